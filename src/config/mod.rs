@@ -1,0 +1,12 @@
+//! Plain data that the verbs fill in and the processes act on. Nothing here does anything.
+//!
+//! Validation happens when a value is built, so that whoever holds one may rely on it: a [`Network`] has room for its
+//! gateway, its DNS address and its guest.
+
+#![forbid(unsafe_code)]
+
+pub mod network;
+pub mod resolvers;
+
+pub use network::{Filtering, Network, NetworkError, OutboundAddr, Policy};
+pub use resolvers::Resolvers;

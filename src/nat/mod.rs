@@ -1,0 +1,160 @@
+//! Translation and policy: which guest destination stands for which host address, and what is allowed.
+//!
+//! Theory of operation. [`Policy::translate`] is asked once per flow (TCP) or once per new destination (UDP, echo), by
+//! address *value*: every spelling of a forbidden address is refused, before and after translation. The gateway
+//! address stands for the host's loopback where that is allowed; the DNS address for the host's resolvers, port 53
+//! only. [`Policy::guest_sees`] is the way back: what source the guest sees for a host-side peer.
+
+#![forbid(unsafe_code)]
+
+use crate::config::Network;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// What the policy says about a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Go to this host-side address.
+    Host(SocketAddr),
+    /// A query for the host's resolvers.
+    Dns,
+    /// Refused; the guest is told that the network is unreachable.
+    Refuse,
+    /// An address of the guest's own network that is nobody: stay silent, as an empty link does.
+    Silent,
+}
+
+/// Translation and policy for one guest. Pure: same question, same answer.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    net: Network,
+}
+
+impl Policy {
+    /// The policy that `net` describes.
+    pub fn new(net: Network) -> Self {
+        Self { net }
+    }
+
+    /// What becomes of a flow from the guest to `dst`.
+    pub fn translate(&self, dst: SocketAddr) -> Verdict {
+        let ip = dst.ip();
+        let is_dns = self.net.dns
+            && match ip {
+                IpAddr::V4(a) => a == self.net.dns_v4(),
+                IpAddr::V6(a) => Some(a) == self.net.dns_v6(),
+            };
+        if is_dns {
+            return if dst.port() == 53 { Verdict::Dns } else { Verdict::Refuse };
+        }
+        if self.is_gateway(ip) {
+            if !self.net.policy.allow_host_loopback {
+                return Verdict::Refuse;
+            }
+            let loopback: IpAddr =
+                if ip.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+            return Verdict::Host(SocketAddr::new(loopback, dst.port()));
+        }
+        if self.net.contains(ip) {
+            return Verdict::Silent;
+        }
+        if forbidden(ip) { Verdict::Refuse } else { Verdict::Host(dst) }
+    }
+
+    /// True for the addresses that stand for the host itself.
+    pub fn is_gateway(&self, ip: IpAddr) -> bool {
+        match ip {
+            IpAddr::V4(a) => a == self.net.gateway_v4(),
+            IpAddr::V6(a) => Some(a) == self.net.gateway_v6() || a == Network::router_link_local(),
+        }
+    }
+
+    /// The source address the guest sees for a host-side peer: loopback is shown as the gateway.
+    pub fn guest_sees(&self, peer: IpAddr) -> IpAddr {
+        match peer {
+            IpAddr::V4(a) if a.is_loopback() || a.is_unspecified() => self.net.gateway_v4().into(),
+            IpAddr::V6(a) if a.is_loopback() || a.is_unspecified() => {
+                self.net.gateway_v6().map_or(peer, IpAddr::V6)
+            }
+            other => other,
+        }
+    }
+}
+
+/// Destinations that no flow may name literally, whatever the configuration: loopback, unspecified, multicast,
+/// broadcast, "this network" (0/8), IPv4 inside IPv6 in any of its forms, and IPv6 link-local (it has no meaning
+/// without the guest's link).
+fn forbidden(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(a) => a.is_loopback() || a.octets()[0] == 0 || a.is_multicast() || a.is_broadcast(),
+        IpAddr::V6(a) => {
+            let s = a.segments();
+            a.is_loopback()
+                || a.is_unspecified()
+                || a.is_multicast()
+                // ::a.b.c.d (deprecated) and ::ffff:a.b.c.d: the host's kernel would speak IPv4 to them.
+                || s[..5] == [0; 5]
+                // fe80::/10
+                || s[0] & 0xffc0 == 0xfe80
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(allow: bool) -> Policy {
+        let mut net = Network::default();
+        net.policy.allow_host_loopback = allow;
+        Policy::new(net)
+    }
+
+    fn ask(p: &Policy, dst: &str) -> Verdict {
+        p.translate(dst.parse().unwrap())
+    }
+
+    #[test]
+    fn host_loopback_is_refused_in_every_spelling() {
+        for p in [policy(false), policy(true)] {
+            for dst in [
+                "127.0.0.1:80",
+                "127.255.255.254:80",
+                "0.0.0.0:80",
+                "0.1.2.3:80",
+                "[::1]:80",
+                "[::]:80",
+                "[::ffff:127.0.0.1]:80",
+                "[::ffff:8.8.8.8]:80",
+                "[::127.0.0.1]:80",
+                "224.0.0.1:80",
+                "255.255.255.255:80",
+                "[ff02::1]:80",
+                "[fe80::1]:80",
+            ] {
+                assert_eq!(ask(&p, dst), Verdict::Refuse, "{dst}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_gateway_stands_for_loopback_only_when_allowed() {
+        assert_eq!(ask(&policy(false), "10.0.2.2:80"), Verdict::Refuse);
+        assert_eq!(ask(&policy(true), "10.0.2.2:80"), Verdict::Host("127.0.0.1:80".parse().unwrap()));
+        assert_eq!(ask(&policy(true), "[fd00::2]:80"), Verdict::Host("[::1]:80".parse().unwrap()));
+        assert_eq!(policy(true).guest_sees("127.0.0.1".parse().unwrap()).to_string(), "10.0.2.2");
+        assert_eq!(policy(true).guest_sees("::1".parse().unwrap()).to_string(), "fd00::2");
+    }
+
+    #[test]
+    fn the_dns_address_is_port_53_only() {
+        assert_eq!(ask(&policy(false), "10.0.2.3:53"), Verdict::Dns);
+        assert_eq!(ask(&policy(false), "[fd00::3]:53"), Verdict::Dns);
+        assert_eq!(ask(&policy(false), "10.0.2.3:80"), Verdict::Refuse);
+    }
+
+    #[test]
+    fn strangers_on_the_link_are_silent_and_the_rest_of_the_world_is_itself() {
+        assert_eq!(ask(&policy(false), "10.0.2.77:80"), Verdict::Silent);
+        assert_eq!(ask(&policy(false), "198.51.100.2:80"), Verdict::Host("198.51.100.2:80".parse().unwrap()));
+    }
+}

@@ -1,0 +1,1 @@
+//! User namespaces and id maps, mounts, netlink, and the child's first process.

@@ -1,0 +1,106 @@
+//! The link between stack and guest: which MAC address belongs to which guest address, and the headers built from it.
+//!
+//! Every frame from the guest teaches its source; replies go to the MAC the guest last used for that address. Bounded:
+//! when the table is full the address heard of longest ago makes room. Our own MACs follow slirp4netns
+//! (`facts/slirp4netns.md`, section 3): IPv4 frames come from 52:55 and the gateway's four bytes, IPv6 frames from
+//! 52:56 and the last four bytes of the router's address.
+
+use crate::config::Network;
+use crate::flow::Time;
+use crate::wire::Mac;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Neighbours remembered at once.
+pub const MAX_NEIGHBOURS: usize = 256;
+
+/// The table of neighbours.
+#[derive(Debug)]
+pub struct Link {
+    neighbours: HashMap<IpAddr, (Mac, Time), ahash::RandomState>,
+    gateway_v4: Ipv4Addr,
+    gateway_v6: Ipv6Addr,
+}
+
+impl Link {
+    /// An empty table for `net`.
+    pub fn new(net: &Network) -> Self {
+        Self {
+            neighbours: HashMap::default(),
+            gateway_v4: net.gateway_v4(),
+            gateway_v6: Network::router_link_local(),
+        }
+    }
+
+    /// Our MAC when we speak as this IPv4 address.
+    pub fn mac_v4(addr: Ipv4Addr) -> Mac {
+        let [a, b, c, d] = addr.octets();
+        [0x52, 0x55, a, b, c, d]
+    }
+
+    /// Our MAC when we speak as this IPv6 address.
+    pub fn mac_v6(addr: Ipv6Addr) -> Mac {
+        let o = addr.octets();
+        [0x52, 0x56, o[12], o[13], o[14], o[15]]
+    }
+
+    /// Our MAC as the router of this family: the source of every routed frame.
+    pub fn router_mac(&self, v6: bool) -> Mac {
+        if v6 { Self::mac_v6(self.gateway_v6) } else { Self::mac_v4(self.gateway_v4) }
+    }
+
+    /// Notes that `addr` was heard from `mac`. Multicast MACs and unspecified or multicast addresses teach nothing.
+    pub fn learn(&mut self, now: Time, addr: IpAddr, mac: Mac) {
+        if mac[0] & 1 != 0 || addr.is_unspecified() || addr.is_multicast() {
+            return;
+        }
+        if self.neighbours.len() >= MAX_NEIGHBOURS
+            && !self.neighbours.contains_key(&addr)
+            && let Some(oldest) = self.neighbours.iter().min_by_key(|(_, (_, at))| *at).map(|(a, _)| *a)
+        {
+            self.neighbours.remove(&oldest);
+        }
+        self.neighbours.insert(addr, (mac, now));
+    }
+
+    /// The MAC of a guest address, if it has been heard.
+    pub fn lookup(&self, addr: IpAddr) -> Option<Mac> {
+        self.neighbours.get(&addr).map(|(mac, _)| *mac)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn macs_are_those_of_slirp4netns() {
+        let link = Link::new(&Network::default());
+        assert_eq!(link.router_mac(false), [0x52, 0x55, 10, 0, 2, 2]);
+        assert_eq!(link.router_mac(true), [0x52, 0x56, 0, 0, 0, 2]);
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_forgets_the_oldest() {
+        let mut link = Link::new(&Network::default());
+        for i in 0..=MAX_NEIGHBOURS as u32 {
+            link.learn(
+                Time::from_millis(u64::from(i)),
+                IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + i)),
+                [2, 0, 0, 0, 0, 1],
+            );
+        }
+        assert_eq!(link.neighbours.len(), MAX_NEIGHBOURS);
+        assert_eq!(link.lookup("10.0.0.0".parse().unwrap()), None);
+        assert!(link.lookup("10.0.0.1".parse().unwrap()).is_some());
+    }
+
+    #[test]
+    fn multicast_teaches_nothing() {
+        let mut link = Link::new(&Network::default());
+        link.learn(Time::ZERO, "10.0.2.100".parse().unwrap(), [1, 0, 0x5e, 0, 0, 1]);
+        link.learn(Time::ZERO, "224.0.0.1".parse().unwrap(), [2, 0, 0, 0, 0, 1]);
+        assert_eq!(link.lookup("10.0.2.100".parse().unwrap()), None);
+        assert_eq!(link.lookup("224.0.0.1".parse().unwrap()), None);
+    }
+}

@@ -1,0 +1,1 @@
+//! Software segmentation, fragmentation and checksums for what a tap cannot take as it is.
