@@ -1,3 +1,19 @@
 //! What the three processes say to each other, and the sequenced sockets they say it over.
+//!
+//! Theory of operation. Each pair of processes shares one `SOCK_SEQPACKET` socket pair ([`Channel`]). One message is
+//! one packet: a value in postcard's encoding, with descriptors beside it as `SCM_RIGHTS`. Sequenced packets keep
+//! message boundaries, and the end of one process is the end of file of the other, so no message is ever half read and
+//! no death goes unseen. [`plane`] lists what control and plane say, [`child`] what control and child say.
+//!
+//! Limits: a message has at most [`MAX_MESSAGE`] bytes and [`MAX_FDS`] descriptors. Every received descriptor is
+//! close-on-exec from the start.
 
 #![forbid(unsafe_code)]
+
+pub mod channel;
+pub mod child;
+pub mod plane;
+
+pub use channel::{Channel, MAX_FDS, MAX_MESSAGE, MsgError};
+pub use child::{FromChild, ToChild};
+pub use plane::{FromPlane, Level, Start, ToPlane};

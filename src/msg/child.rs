@@ -1,0 +1,40 @@
+//! Messages between control and the child's first process (its init).
+//!
+//! The child knows its configuration, for it is a fork of control. It makes and configures the tap at once and sends
+//! it ([`FromChild::Tap`]); waits for its id maps ([`ToChild::Mapped`]); mounts, and says so ([`FromChild::Prepared`]);
+//! waits for the data plane ([`ToChild::Go`]); then starts COMMAND and reports what becomes of it. The end of file
+//! towards the child means that control is gone, and the child ends everything in its care.
+
+use serde::{Deserialize, Serialize};
+
+/// From control to child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToChild {
+    /// The id maps are written.
+    Mapped,
+    /// The data plane is ready: start COMMAND.
+    Go,
+    /// Control was sent this signal. COMMAND gets it unless the same signal went to its whole process group.
+    Signal(i32),
+    /// The text of `hosts` or `resolv.conf` in the state directory has changed, or its mount point has been replaced.
+    EtcChanged,
+}
+
+/// From child to control.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromChild {
+    /// The tap exists and is configured; its descriptor is beside the message.
+    Tap,
+    /// Mounts are in place; only COMMAND is missing.
+    Prepared,
+    /// COMMAND has stopped by this signal.
+    Stopped(i32),
+    /// COMMAND runs again.
+    Continued,
+    /// COMMAND has ended; this is the exit status for the caller, with 128+n for signal n.
+    Exited(u8),
+    /// A line for the log: something works less well than it could.
+    Warning(String),
+    /// It cannot work; one line with cause and remedy. The child exits after it.
+    Failed(String),
+}

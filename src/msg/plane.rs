@@ -1,0 +1,94 @@
+//! Messages between control and plane.
+//!
+//! Control speaks first: one [`ToPlane::Start`] with the tap (and the capture file) beside it. The plane answers
+//! [`FromPlane::Ready`] once frames flow, or [`FromPlane::Failed`] and exits. Everything after that is news or a
+//! question. The end of file on either side means that the other process is gone.
+
+use crate::config::{Network, Resolvers};
+use crate::flow::PlaneCounters;
+use serde::{Deserialize, Serialize};
+
+/// How serious a line of the log is; the order is that of `tracing`, most serious first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Level {
+    /// Something does not work.
+    Error,
+    /// Something works less well than it could.
+    Warn,
+    /// Life cycle.
+    Info,
+    /// What a developer asks for.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl Level {
+    /// The same in `tracing`'s words.
+    pub const fn to_tracing(self) -> tracing::Level {
+        match self {
+            Self::Error => tracing::Level::ERROR,
+            Self::Warn => tracing::Level::WARN,
+            Self::Info => tracing::Level::INFO,
+            Self::Debug => tracing::Level::DEBUG,
+            Self::Trace => tracing::Level::TRACE,
+        }
+    }
+}
+
+/// What the plane needs to begin. The descriptors beside the message are the tap and, if `pcap`, the capture file,
+/// in this order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// The network that the guest sees.
+    pub network: Network,
+    /// The host's resolvers as of now.
+    pub resolvers: Resolvers,
+    /// The host has an IPv6 default route as of now.
+    pub host_v6: bool,
+    /// A second descriptor follows: write a capture of the tap to it.
+    pub pcap: bool,
+    /// Notices below this level stay with the plane.
+    pub log_level: Level,
+}
+
+/// From control to plane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToPlane {
+    /// Begin; sent once, with descriptors.
+    Start(Box<Start>),
+    /// The host's resolvers have changed.
+    Resolvers(Resolvers),
+    /// The host's IPv6 default route came or went.
+    HostV6(bool),
+    /// Answer with [`FromPlane::Counters`].
+    Counters,
+    /// Finish what is in hand (the capture file) and exit with 0.
+    Stop,
+}
+
+/// From plane to control.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromPlane {
+    /// Frames flow.
+    Ready {
+        /// What the ring came up with, for the log.
+        ring: String,
+        /// What the tap can take off our hands, for the log.
+        tap: String,
+    },
+    /// It cannot work, or no longer; the text is one line with cause and remedy. The plane exits after it.
+    Failed {
+        /// For the person at the terminal.
+        text: String,
+    },
+    /// The answer to [`ToPlane::Counters`].
+    Counters(Box<PlaneCounters>),
+    /// A line for the log.
+    Notice {
+        /// How serious.
+        level: Level,
+        /// One line.
+        text: String,
+    },
+}
