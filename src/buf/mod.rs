@@ -9,18 +9,24 @@
 //! Three classes of buffer exist, told apart by the top bits of the id:
 //!
 //! * [`Class::Tap`]: 72 KiB slots that multishot tap reads fill, one frame each;
-//! * [`Class::Host`]: 64 KiB slots that multishot socket receives fill;
+//! * [`Class::Host`]: 68 KiB slots that multishot socket receives fill;
 //! * [`Class::Small`]: 4 KiB slots. Payload of up to that size is copied here at once, so that a one-byte segment in a
 //!   stalled flow does not hold a slot that a 64 KiB frame could use (DESIGN.md, section 4).
 //!
 //! Limits: at most 2^24 buffers a class; offsets and lengths below 2^32.
 
+pub mod arena;
+
+pub use arena::{Arena, ArenaConfig, ArenaCounters};
+
 use std::fmt;
 
 /// Bytes of a [`Class::Tap`] slot: virtio-net header, Ethernet header, one VLAN tag and 65,535 bytes of L3, rounded up.
 pub const TAP_SLOT: usize = 72 * 1024;
-/// Bytes of a [`Class::Host`] slot.
-pub const HOST_SLOT: usize = 64 * 1024;
+/// Bytes of a [`Class::Host`] slot: 64 KiB of payload and a page for what a multishot `recvmsg` puts before it (its
+/// header, the sender's address, control messages), because `UDP_GRO` hands over up to 65,535 bytes at once. Whole
+/// pages, so that idle slots can be given back one by one.
+pub const HOST_SLOT: usize = 68 * 1024;
 /// Bytes of a [`Class::Small`] slot: 4 KiB of payload and the headers of the frame it came in.
 pub const SMALL_SLOT: usize = 4096 + 512;
 /// Payload of at most this many bytes is copied to a [`Class::Small`] slot on arrival.

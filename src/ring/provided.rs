@@ -1,0 +1,131 @@
+//! A provided-buffer ring: where the kernel finds an empty slot when data arrives, so that idle flows need none.
+//!
+//! Theory of operation. The ring is an array of (address, length, id) that we append to and the kernel takes from
+//! (io_uring_register_buf_ring(3)). Slots are lent in batches: [`Provided::top_up`] appends whatever the arena has free
+//! up to a target and publishes all of it with one store of the tail, right before the kernel is entered. A slot
+//! leaves by a completion that names it ([`Provided::taken`]). The head is the kernel's; what we know is the number of
+//! slots that no completion has named yet, which is exact whenever the completion queue is drained.
+
+use super::error::RingError;
+use crate::buf::{Arena, Class};
+use io_uring::IoUring;
+use io_uring::types::BufRingEntry;
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
+use std::num::NonZeroUsize;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// The provided-buffer ring of one class.
+pub(super) struct Provided {
+    base: NonNull<BufRingEntry>,
+    bytes: NonZeroUsize,
+    class: Class,
+    mask: u16,
+    tail: u16,
+    published: u16,
+    level: usize,
+    target: usize,
+    abandoned: bool,
+}
+
+impl Provided {
+    /// Registers a ring for all slots of `class` but a few, which stay for [`Arena::alloc`].
+    pub(super) fn new(uring: &IoUring, arena: &Arena, class: Class) -> Result<Self, RingError> {
+        let slots = arena.slot_count(class);
+        let entries = u16::try_from(slots.next_power_of_two()).unwrap_or(1 << 15).min(1 << 15);
+        let bytes = usize::from(entries) * size_of::<BufRingEntry>();
+        let bytes = NonZeroUsize::new(bytes.next_multiple_of(4096)).unwrap_or(NonZeroUsize::MIN);
+        let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice overlaps nothing that exists.
+        let base = unsafe { mmap_anonymous(None, bytes, prot, MapFlags::MAP_PRIVATE) }
+            .map_err(|errno| RingError::Arena { bytes: bytes.get(), source: errno.into() })?;
+        let ring = Self {
+            base: base.cast(),
+            bytes,
+            class,
+            mask: entries - 1,
+            tail: 0,
+            published: 0,
+            level: 0,
+            target: slots - (slots / 8).min(4),
+            abandoned: false,
+        };
+        // SAFETY: the range is the mapping just made. The kernel pins these pages: a fork that made them copy-on-write
+        // would leave us writing to other pages than the kernel reads.
+        unsafe { madvise(base, bytes.get(), MmapAdvise::MADV_DONTFORK) }
+            .map_err(|errno| RingError::Other { call: "madvise(MADV_DONTFORK)", errno })?;
+        let (sq, cq) = (uring.params().sq_entries(), uring.params().cq_entries());
+        // SAFETY: the mapping is page-aligned, holds `entries` entries, and lives until the uring is closed (`Ring`
+        // declares the uring first) or for ever.
+        unsafe {
+            uring.submitter().register_buf_ring_with_flags(base.as_ptr() as u64, entries, ring.group(), 0)
+        }
+        .map_err(|error| match error.raw_os_error() {
+            Some(libc::EINVAL) => RingError::TooOld { lacking: "IORING_REGISTER_PBUF_RING" },
+            _ => RingError::of("io_uring_register", &error, sq, cq),
+        })?;
+        Ok(ring)
+    }
+
+    /// The buffer group that operations name.
+    pub(super) fn group(&self) -> u16 {
+        self.class as u16
+    }
+
+    /// Lends free slots up to the target and shows them to the kernel.
+    pub(super) fn top_up(&mut self, arena: &mut Arena) {
+        while self.level < self.target
+            && let Some((id, at, len)) = arena.lend(self.class)
+        {
+            // SAFETY: the index is masked to the number of entries of the mapping. The kernel reads only entries below
+            // the published tail; this one is above it, as `level` never exceeds the number of entries. Setting its
+            // three fields leaves the fourth alone, which in entry 0 is the tail.
+            let entry = unsafe { &mut *self.base.as_ptr().add(usize::from(self.tail & self.mask)) };
+            entry.set_addr(at as u64);
+            entry.set_len(len as u32);
+            entry.set_bid(id.index() as u16);
+            self.tail = self.tail.wrapping_add(1);
+            self.level += 1;
+        }
+        if self.published != self.tail {
+            // SAFETY: `tail` gives the address of the tail field of the mapped ring, aligned for u16; only this thread
+            // writes to it and the kernel reads it, so going through an atomic is sound.
+            let tail = unsafe {
+                AtomicU16::from_ptr(BufRingEntry::tail(self.base.as_ptr().cast_const()).cast_mut())
+            };
+            // Release: the entries must be visible before the tail that covers them.
+            tail.store(self.tail, Ordering::Release);
+            self.published = self.tail;
+        }
+    }
+
+    /// A completion named a slot of this ring.
+    pub(super) fn taken(&mut self) {
+        self.level = self.level.saturating_sub(1);
+    }
+
+    /// Slots that the kernel can fill, once those free in the arena are lent.
+    pub(super) fn available(&self, arena: &Arena) -> usize {
+        self.level + arena.free_count(self.class).min(self.target - self.level)
+    }
+
+    /// Slots lent at most.
+    pub(super) fn target(&self) -> usize {
+        self.target
+    }
+
+    /// The kernel may still read here although the ring is gone: never unmap.
+    pub(super) fn abandon(&mut self) {
+        self.abandoned = true;
+    }
+}
+
+impl Drop for Provided {
+    fn drop(&mut self) {
+        if !self.abandoned {
+            // SAFETY: exactly the mapping made in `new`. The uring that was told of it is closed or holds the pages by
+            // itself (it pins them), and no operation is left that could select a slot.
+            let _ = unsafe { munmap(self.base.cast(), self.bytes.get()) };
+        }
+    }
+}
