@@ -11,9 +11,13 @@
 #![forbid(unsafe_code)]
 
 pub mod checksum;
+pub mod ext;
+mod field;
 pub mod ip;
 pub mod offload;
+mod options;
 pub mod parse;
+pub mod proto;
 pub mod segment;
 pub mod tcp;
 pub mod udp;
@@ -21,7 +25,7 @@ pub mod vnet;
 
 pub use ip::{Fragment, Ip};
 pub use offload::{Csum, Gso};
-pub use parse::{Frame, ParseError, Payload, parse};
+pub use parse::{Frame, Net, ParseError, Payload, parse, parse_gso};
 pub use tcp::Tcp;
 pub use udp::Udp;
 

@@ -1,7 +1,9 @@
 //! TCP headers (RFC 9293 section 3.1) with the options the stack speaks: MSS, window scale (RFC 7323), SACK (RFC 2018).
 
-use super::{Csum, Head, Mac, ip::IpOut};
+use super::ip::{self, IpOut};
+use super::{Csum, Head, Mac, checksum, options, proto};
 use arrayvec::ArrayVec;
+use etherparse::TcpHeader;
 
 /// Flag bits of the header's fourteenth byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,7 +74,39 @@ pub struct Tcp {
 }
 
 /// Ethernet, IP and TCP headers in front of `payload_len` bytes, with the checksum left partial.
+///
+/// The checksum field holds the pseudo-header's sum over the *whole* super-frame's length, segmentation or not: that is
+/// what Linux puts there itself (`__tcp_v4_send_check` on the unsegmented packet) and what `tcp_gso_segment` adjusts
+/// for each segment by the difference between the whole length and the segment's.
+///
+/// Options are padded as Linux does. MSS, SACK-permitted and window scale are written on a SYN, SACK blocks on
+/// anything else. Headers and payload together stay within [`super::ip::MAX_L3`]. `ip.protocol` is not looked at.
 pub fn head(src_mac: Mac, dst_mac: Mac, ip: &IpOut, tcp: &Tcp, payload_len: usize) -> (Head, Csum) {
-    let _ = (src_mac, dst_mac, ip, tcp, payload_len);
-    (Head::new(), Csum { start: 0, offset: 16 })
+    let options = options::write(&tcp.options, tcp.flags.has(Flags::SYN));
+    let len = TcpHeader::MIN_LEN + options.len() + payload_len;
+    let mut head = Head::new();
+    ip::put(&mut head, src_mac, dst_mac, &IpOut { protocol: proto::TCP, ..*ip }, len);
+    let start = head.len() as u16;
+    let mut header = TcpHeader {
+        source_port: tcp.src_port,
+        destination_port: tcp.dst_port,
+        sequence_number: tcp.seq,
+        acknowledgment_number: tcp.ack,
+        fin: tcp.flags.has(Flags::FIN),
+        syn: tcp.flags.has(Flags::SYN),
+        rst: tcp.flags.has(Flags::RST),
+        psh: tcp.flags.has(Flags::PSH),
+        ack: tcp.flags.has(Flags::ACK),
+        urg: tcp.flags.has(Flags::URG),
+        ece: tcp.flags.has(Flags::ECE),
+        cwr: tcp.flags.has(Flags::CWR),
+        window_size: tcp.window,
+        checksum: checksum::pseudo(ip.src, ip.dst, proto::TCP, len).folded(),
+        urgent_pointer: tcp.urgent,
+        ..TcpHeader::default()
+    };
+    let fits = header.set_options_raw(&options).is_ok();
+    debug_assert!(fits, "options of {} bytes", options.len());
+    ip::extend(&mut head, &header.to_bytes());
+    (head, Csum { start, offset: 16 })
 }

@@ -1,6 +1,8 @@
 //! UDP headers (RFC 768).
 
-use super::{Csum, Head, Mac, ip::IpOut};
+use super::ip::{self, IpOut};
+use super::{Csum, Head, Mac, checksum, proto};
+use etherparse::UdpHeader;
 
 /// A UDP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +14,21 @@ pub struct Udp {
 }
 
 /// Ethernet, IP and UDP headers in front of `payload_len` bytes, with the checksum left partial.
+///
+/// Length field and pseudo-header sum are those of the whole super-datagram, as `udp_send_skb` writes them;
+/// `__udp_gso_segment` replaces both by those of each datagram. Headers and payload together stay within
+/// [`super::ip::MAX_L3`]. `ip.protocol` is not looked at.
 pub fn head(src_mac: Mac, dst_mac: Mac, ip: &IpOut, udp: &Udp, payload_len: usize) -> (Head, Csum) {
-    let _ = (src_mac, dst_mac, ip, udp, payload_len);
-    (Head::new(), Csum { start: 0, offset: 6 })
+    let len = UdpHeader::LEN + payload_len;
+    let mut head = Head::new();
+    ip::put(&mut head, src_mac, dst_mac, &IpOut { protocol: proto::UDP, ..*ip }, len);
+    let start = head.len() as u16;
+    let header = UdpHeader {
+        source_port: udp.src_port,
+        destination_port: udp.dst_port,
+        length: len.min(ip::MAX_L3) as u16,
+        checksum: checksum::pseudo(ip.src, ip.dst, proto::UDP, len).folded(),
+    };
+    ip::extend(&mut head, &header.to_bytes());
+    (head, Csum { start, offset: 6 })
 }
