@@ -137,6 +137,12 @@ pub fn verify_transport(bytes: &[u8], frame: &Frame) -> bool {
     sum.finish() == 0
 }
 
+/// Whether a frame that came without `NEEDS_CSUM` may be believed: [`verify_transport`] for what can be parsed. What
+/// cannot is true here, for [`super::parse`] names the reason.
+pub fn frame_is_sound(bytes: &[u8]) -> bool {
+    super::parse(bytes).map_or(true, |frame| verify_transport(bytes, &frame))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,6 +17,17 @@ pub enum Gso {
     },
 }
 
+impl Gso {
+    /// The segmentation that a payload of `len` bytes really needs: none when it fits one segment.
+    #[must_use]
+    pub const fn for_payload(self, len: usize) -> Self {
+        match self {
+            Self::Tcp { mss: n } | Self::Udp { size: n } if len <= n as usize => Self::None,
+            _ => self,
+        }
+    }
+}
+
 /// Where the transport checksum goes. The field itself holds the folded pseudo-header sum (not complemented), ready
 /// for `VIRTIO_NET_HDR_F_NEEDS_CSUM`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
