@@ -5,7 +5,9 @@ use super::link::Link;
 use crate::config::Network;
 use crate::flow::{DropReason, PlaneCounters, Time};
 use crate::nat::Policy;
+use crate::wire::Mac;
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 /// The context of one call. Engines keep nothing of it.
 pub struct Cx<'a> {
@@ -27,6 +29,23 @@ impl Cx<'_> {
     /// Queues an action.
     pub fn act(&mut self, action: Action) {
         self.out.push_back(action);
+    }
+
+    /// The MAC of a guest address. When nobody has been heard there, asks (ARP or NDP, at a bounded rate), counts the
+    /// packet that cannot be sent, and says `None`: whoever lost it sends it again.
+    pub fn neighbour(&mut self, addr: IpAddr) -> Option<Mac> {
+        let known = self.link.lookup(addr);
+        if known.is_none() {
+            self.drop(DropReason::NoNeighbour);
+            if self.link.may_ask(self.now) {
+                let question = match addr {
+                    IpAddr::V4(a) => super::arp::request(self.net, a),
+                    IpAddr::V6(a) => super::ndp::solicitation(a),
+                };
+                self.act(Action::EmitBytes(question));
+            }
+        }
+        known
     }
 
     /// Counts a drop.

@@ -8,8 +8,13 @@
 use crate::config::Network;
 use crate::flow::Time;
 use crate::wire::Mac;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+/// Shortest time between two questions for a neighbour that has not been heard.
+const ASK_EVERY: Duration = Duration::from_millis(100);
 
 /// Neighbours remembered at once.
 pub const MAX_NEIGHBOURS: usize = 256;
@@ -20,6 +25,7 @@ pub struct Link {
     neighbours: HashMap<IpAddr, (Mac, Time), ahash::RandomState>,
     gateway_v4: Ipv4Addr,
     gateway_v6: Ipv6Addr,
+    asked: Cell<Option<Time>>,
 }
 
 impl Link {
@@ -29,6 +35,7 @@ impl Link {
             neighbours: HashMap::default(),
             gateway_v4: net.gateway_v4(),
             gateway_v6: Network::router_link_local(),
+            asked: Cell::new(None),
         }
     }
 
@@ -61,6 +68,15 @@ impl Link {
             self.neighbours.remove(&oldest);
         }
         self.neighbours.insert(addr, (mac, now));
+    }
+
+    /// Whether it is time to ask for a neighbour again; notes that it is done.
+    pub fn may_ask(&self, now: Time) -> bool {
+        let due = self.asked.get().is_none_or(|at| now.since(at) >= ASK_EVERY);
+        if due {
+            self.asked.set(Some(now));
+        }
+        due
     }
 
     /// The MAC of a guest address, if it has been heard.

@@ -7,26 +7,47 @@
 //! * *poll*: [`Stack::poll_action`] until it says `None`, carrying out each [`Action`] in order.
 //!
 //! Guest TCP ends here and continues on a host socket ([`tcp`]); datagrams and echoes are mapped onto host sockets
-//! ([`udp`], [`icmp`]); names are asked of the host's resolvers ([`dns`]); ARP, NDP and DHCP are answered from the
-//! configuration. Payload is never looked at: only its [`Span`] travels.
+//! ([`udp`], [`echo`]); names are asked of the host's resolvers ([`dns`]); ARP, NDP and DHCP are answered from the
+//! configuration; fragments are put together first ([`reassembly`]). [`dispatch`] decides which of these a frame is for.
+//! Payload is never looked at: only its [`Span`] travels.
 //!
 //! Limits: every table is bounded by [`Limits`]; beyond them new flows are refused and counted.
 
 #![forbid(unsafe_code)]
 
 pub mod action;
+mod arp;
 pub mod cx;
+mod dhcp4;
+mod dhcp6;
+mod dispatch;
+pub mod dns;
+pub mod echo;
+mod icmp;
+pub mod icmp_error;
 pub mod link;
+mod ndp;
+mod ra;
+pub mod reassembly;
+mod remotes;
+mod reply;
 pub mod tcp;
+pub mod udp;
+mod udp_emit;
+mod udp_join;
 
 pub use action::{Action, Close, Datagrams, Emit, HostError, HostEvent, IcmpError, Open};
 pub use cx::Cx;
 
 use crate::buf::Span;
 use crate::config::{Network, Resolvers};
-use crate::flow::{FlowId, PlaneCounters, Time};
+use crate::flow::{FlowCounters, FlowId, Kind, PlaneCounters, Time};
+use crate::nat::Policy;
 use crate::wire::Gso;
+use siphasher::sip::SipHasher13;
 use std::collections::VecDeque;
+use std::hash::Hasher;
+use std::net::SocketAddr;
 
 /// Bounds on what one guest can make the stack hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,63 +69,160 @@ pub struct FrameMeta {
     pub gso: Gso,
 }
 
+/// One live flow, as queries see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowInfo {
+    /// Its name; says the kind, too.
+    pub id: FlowId,
+    /// The guest's end. For echo the port is the identifier.
+    pub guest: SocketAddr,
+    /// The other end as the guest dialled it; the latest, where there are several.
+    pub remote: Option<SocketAddr>,
+    /// What it has carried.
+    pub counters: FlowCounters,
+}
+
 /// The stack of one guest.
 pub struct Stack {
     net: Network,
+    nat: Policy,
     resolvers: Resolvers,
     limits: Limits,
+    link: link::Link,
+    tcp: tcp::Engine,
+    udp: udp::Engine,
+    echo: echo::Engine,
+    dns: dns::Engine,
+    fragments: reassembly::Store,
+    dhcp4: dhcp4::Server,
+    ra: ra::Advertiser,
+    errors: icmp_error::Errors,
+    /// IPv4 identification of the next packet that is ours and may be fragmented.
+    next_id: u16,
     out: VecDeque<Action>,
     counters: PlaneCounters,
 }
 
+/// The context for an engine, borrowed from the stack's other fields.
+macro_rules! context {
+    ($stack:expr, $now:expr) => {
+        $crate::stack::Cx {
+            now: $now,
+            net: &$stack.net,
+            nat: &$stack.nat,
+            link: &$stack.link,
+            out: &mut $stack.out,
+            counters: &mut $stack.counters,
+        }
+    };
+}
+use context;
+
 impl Stack {
     /// A stack for `net`. `secret` keys sequence numbers and hashes; it must be unpredictable to the guest.
     pub fn new(net: Network, resolvers: Resolvers, limits: Limits, secret: [u8; 32]) -> Self {
-        let _ = secret;
-        Self { net, resolvers, limits, out: VecDeque::new(), counters: PlaneCounters::default() }
+        Self {
+            nat: Policy::new(net.clone()),
+            link: link::Link::new(&net),
+            tcp: tcp::Engine::new(derive(&secret, b"tcp"), limits.flows),
+            udp: udp::Engine::default(),
+            echo: echo::Engine::default(),
+            dns: dns::Engine::new(resolvers.servers.clone()),
+            fragments: reassembly::Store::default(),
+            dhcp4: dhcp4::Server::new(&net),
+            ra: ra::Advertiser::new(derive(&secret, b"ra")),
+            errors: icmp_error::Errors::default(),
+            next_id: 1,
+            out: VecDeque::new(),
+            counters: PlaneCounters::default(),
+            net,
+            resolvers,
+            limits,
+        }
     }
 
     /// A frame from the guest. `bytes` are those of `at`; its transport checksum is known to be right or partial. The
     /// buffer now belongs to the stack.
     pub fn handle_frame(&mut self, now: Time, meta: FrameMeta, bytes: &[u8], at: Span) {
-        let _ = (now, meta, bytes);
-        self.out.push_back(Action::Release(at.buf));
+        self.counters.frames_from_guest += 1;
+        self.counters.bytes_from_guest += bytes.len() as u64;
+        if !self.dispatch(now, meta, bytes, at) {
+            self.out.push_back(Action::Release(at.buf));
+        }
     }
 
     /// Something happened on a flow's host socket.
     pub fn handle_host(&mut self, now: Time, flow: FlowId, event: HostEvent) {
-        let _ = (now, flow, event);
+        let mut cx = context!(self, now);
+        match flow.kind() {
+            Kind::Tcp => self.tcp.host(&mut cx, flow, event),
+            Kind::Udp => self.udp.host(&mut cx, &mut self.errors, flow, &event),
+            Kind::Ping => self.echo.host(&mut cx, &mut self.errors, flow, &event),
+            Kind::Dns => self.dns.host(&mut cx, &mut self.errors, flow, &event),
+        }
     }
 
     /// Time has passed; call it when [`Self::poll_timeout`] is due. Calling it early does nothing.
     pub fn handle_timeout(&mut self, now: Time) {
-        let _ = now;
+        let mut cx = context!(self, now);
+        self.tcp.timeout(&mut cx);
+        self.udp.timeout(&mut cx);
+        self.echo.timeout(&mut cx);
+        self.dns.timeout(&mut cx);
+        self.fragments.timeout(&mut cx);
+        self.ra.timeout(&mut cx, &self.resolvers.search);
     }
 
     /// A batch of frames and events is over: what was held back to be joined (datagrams, acknowledgements) goes out.
     pub fn end_batch(&mut self, now: Time) {
-        let _ = now;
+        let mut cx = context!(self, now);
+        self.udp.end_batch(&mut cx);
+        self.tcp.end_batch(&mut cx);
     }
 
     /// The next thing to do.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.out.pop_front()
+        let action = self.out.pop_front()?;
+        let bytes = match &action {
+            Action::Emit(e) => e.head.len() + e.payload_len(),
+            Action::EmitBytes(b) => b.len(),
+            _ => return Some(action),
+        };
+        self.counters.frames_to_guest += 1;
+        self.counters.bytes_to_guest += bytes as u64;
+        Some(action)
     }
 
     /// When to call [`Self::handle_timeout`] next; `None` while nothing is pending.
     pub fn poll_timeout(&self) -> Option<Time> {
-        None
+        [
+            self.tcp.next_deadline(),
+            self.udp.next_deadline(),
+            self.echo.next_deadline(),
+            self.dns.next_deadline(),
+            self.fragments.next_deadline(),
+            self.ra.next_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// The host's resolv.conf has changed.
-    pub fn set_resolvers(&mut self, now: Time, resolvers: Resolvers) {
-        let _ = now;
+    pub fn set_resolvers(&mut self, _now: Time, resolvers: Resolvers) {
+        self.dns.set_servers(resolvers.servers.clone());
         self.resolvers = resolvers;
     }
 
     /// Whether the host has an IPv6 default route: router advertisements say so to the guest.
     pub fn set_host_v6(&mut self, now: Time, routable: bool) {
-        let _ = (now, routable);
+        let mut cx = context!(self, now);
+        self.ra.set_routable(&mut cx, &self.resolvers.search, routable);
+    }
+
+    /// Every live datagram flow, for queries; never for the hot path.
+    pub fn flows(&self) -> impl Iterator<Item = FlowInfo> + '_ {
+        self.udp.flows().chain(self.echo.flows()).chain(self.dns.flows())
     }
 
     /// The bounds in force.
@@ -120,5 +238,29 @@ impl Stack {
     /// Counters so far.
     pub fn counters(&self) -> &PlaneCounters {
         &self.counters
+    }
+}
+
+/// A key of its own for each user of the secret.
+fn derive(secret: &[u8; 32], user: &[u8]) -> [u8; 16] {
+    let (mut half, mut key) = ([0; 16], [0; 16]);
+    half.copy_from_slice(&secret[..16]);
+    for (i, part) in key.chunks_exact_mut(8).enumerate() {
+        let mut h = SipHasher13::new_with_key(&half);
+        h.write(&secret[16..]);
+        h.write(user);
+        h.write_u8(i as u8);
+        part.copy_from_slice(&h.finish().to_le_bytes());
+    }
+    key
+}
+
+/// Lets go of the buffer of an event that its engine has no use for.
+fn release_of(cx: &mut Cx<'_>, event: &HostEvent) {
+    match event {
+        HostEvent::Received(data) | HostEvent::Datagrams { data, .. } | HostEvent::EchoReply { data, .. } => {
+            cx.act(Action::Release(data.buf))
+        }
+        _ => {}
     }
 }

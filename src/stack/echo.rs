@@ -1,0 +1,250 @@
+//! Echo through the host's ping sockets: one socket per guest address and identifier, so that `ping` keeps one however
+//! many requests it sends.
+//!
+//! The host's kernel puts an identifier of its own into each request and gives us only the replies to it; the guest's is
+//! restored on the way back, the sequence number travels unchanged. Time to live is passed on less one, and the errors
+//! that this causes come back with the sequence number of the request they are about: `ping -t` and `traceroute -I`
+//! work. A mapping ends after 60 s without traffic.
+
+use super::action::{Action, Close, Datagrams, Emit, HostEvent, Open};
+use super::icmp_error::{self, Errors, Quote};
+use super::remotes::Remotes;
+use super::{Cx, FlowInfo};
+use crate::buf::{Span, SpanVec};
+use crate::config::Filtering;
+use crate::flow::wheel::Token;
+use crate::flow::{DropReason, FlowCounters, FlowId, Kind, Table, Time, Wheel};
+use crate::wire::ip::IpOut;
+use crate::wire::{Csum, Gso, checksum, ip, proto};
+use arrayvec::ArrayVec;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// A mapping without traffic ends after this.
+pub const IDLE: Duration = Duration::from_secs(60);
+
+/// An echo request from the guest, its destination translated.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// Who asks.
+    pub guest: IpAddr,
+    /// The destination as dialled.
+    pub dialled: IpAddr,
+    /// The destination on the host's side.
+    pub to: IpAddr,
+    /// Identifier.
+    pub id: u16,
+    /// Sequence number.
+    pub seq: u16,
+    /// The bytes after the eight of the header.
+    pub payload: Span,
+    /// Time to live to send with.
+    pub ttl: u8,
+    /// Type of service or traffic class.
+    pub tos: u8,
+    /// Don't fragment.
+    pub dont_fragment: bool,
+}
+
+struct Mapping {
+    guest: IpAddr,
+    id: u16,
+    remotes: Remotes,
+    deadline: Time,
+    token: Token,
+    counters: FlowCounters,
+}
+
+/// All echo mappings of one guest.
+pub struct Engine {
+    table: Table<Mapping>,
+    by_guest: HashMap<(IpAddr, u16), FlowId, ahash::RandomState>,
+    timers: Wheel<FlowId>,
+    next_id: u16,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self {
+            table: Table::new(Kind::Ping),
+            by_guest: HashMap::default(),
+            timers: Wheel::default(),
+            next_id: 1,
+        }
+    }
+}
+
+impl Engine {
+    /// A request from the guest; its buffer belongs to the engine. `room` says whether a new mapping may be made.
+    pub fn request(&mut self, cx: &mut Cx<'_>, r: &Request, room: bool) {
+        let flow = match self.by_guest.get(&(r.guest, r.id)) {
+            Some(flow) => Some(*flow),
+            None if room => Some(self.open(cx, r)),
+            None => None,
+        };
+        let Some((flow, m)) = flow.and_then(|flow| Some((flow, self.table.get_mut(flow)?))) else {
+            cx.drop(DropReason::NoRoom);
+            cx.act(Action::Release(r.payload.buf));
+            return;
+        };
+        let to = SocketAddr::new(r.to, 0);
+        m.remotes.note(to, SocketAddr::new(r.dialled, 0));
+        m.deadline = cx.now + IDLE;
+        m.counters.packets_up += 1;
+        m.counters.bytes_up += u64::from(r.payload.len);
+        let ([a, b], [c, d]) = (r.id.to_be_bytes(), r.seq.to_be_bytes());
+        let kind = if r.guest.is_ipv6() { 128 } else { 8 };
+        cx.act(Action::SendDatagrams(
+            flow,
+            Datagrams {
+                to,
+                head: ArrayVec::from([kind, 0, 0, 0, a, b, c, d]),
+                spans: SpanVec::from_slice(&[r.payload]),
+                segment: None,
+                ttl: r.ttl,
+                tos: r.tos,
+                dont_fragment: r.dont_fragment,
+            },
+        ));
+        cx.act(Action::Release(r.payload.buf));
+    }
+
+    fn open(&mut self, cx: &mut Cx<'_>, r: &Request) -> FlowId {
+        let deadline = cx.now + IDLE;
+        let timers = &mut self.timers;
+        let flow = self.table.insert_with(|flow| Mapping {
+            guest: r.guest,
+            id: r.id,
+            remotes: Remotes::default(),
+            deadline,
+            token: timers.insert(deadline, flow),
+            counters: FlowCounters::default(),
+        });
+        self.by_guest.insert((r.guest, r.id), flow);
+        cx.counters.flows_opened += 1;
+        cx.act(Action::Open(flow, Open::Ping { sample: r.to, bind: cx.net.outbound.for_dest(r.to) }));
+        cx.act(Action::Receive(flow, true));
+        flow
+    }
+
+    /// Something happened on a mapping's socket.
+    pub fn host(&mut self, cx: &mut Cx<'_>, errors: &mut Errors, flow: FlowId, event: &HostEvent) {
+        match *event {
+            HostEvent::EchoReply { from, seq, data, ttl } => {
+                self.reply(cx, flow, from, seq, data, ttl);
+                cx.act(Action::Release(data.buf));
+            }
+            HostEvent::DatagramsFailed { to, error } => match icmp_error::fault_of(error) {
+                Ok(fault) => {
+                    if let Some(quote) = self.quote(flow, to, 0) {
+                        errors.report(cx, None, &quote, fault);
+                    }
+                }
+                Err(why) => cx.drop(why),
+            },
+            HostEvent::Icmp(e) => {
+                match (self.quote(flow, e.to, e.echo_seq), icmp_error::relayed(e.to.is_ipv6(), &e)) {
+                    (Some(quote), Some(fault)) => errors.report(cx, e.offender, &quote, fault),
+                    _ => cx.drop(DropReason::Unsupported),
+                }
+            }
+            // No ping socket could be made: net.ipv4.ping_group_range does not include us.
+            HostEvent::ConnectFailed(_) | HostEvent::ReceiveFailed(_) => {
+                cx.drop(DropReason::HostRefused);
+                self.close(cx, flow);
+            }
+            ref other => super::release_of(cx, other),
+        }
+    }
+
+    fn quote(&self, flow: FlowId, to: SocketAddr, seq: u16) -> Option<Quote> {
+        let m = self.table.get(flow)?;
+        let dialled = m.remotes.dialled(SocketAddr::new(to.ip(), 0))?.ip();
+        Some(Quote::Echo { from: m.guest, to: dialled, id: m.id, seq })
+    }
+
+    fn reply(&mut self, cx: &mut Cx<'_>, flow: FlowId, from: IpAddr, seq: u16, data: Span, ttl: u8) {
+        let Some(m) = self.table.get_mut(flow) else { return };
+        let source = match (m.remotes.sees(SocketAddr::new(from, 0)), cx.net.filtering) {
+            (Some(dialled), _) => dialled,
+            (None, Filtering::EndpointIndependent) => cx.nat.guest_sees(from),
+            (None, Filtering::AddressDependent) => return cx.drop(DropReason::Filtered),
+        };
+        let v6 = m.guest.is_ipv6();
+        if source.is_ipv6() != v6 {
+            return cx.drop(DropReason::Filtered);
+        }
+        m.deadline = cx.now + IDLE;
+        m.counters.packets_down += 1;
+        m.counters.bytes_down += u64::from(data.len);
+        let (guest, id) = (m.guest, m.id);
+        let Some(mac) = cx.neighbour(guest) else { return };
+        let protocol = if v6 { proto::ICMPV6 } else { proto::ICMP };
+        let out = IpOut {
+            src: source,
+            dst: guest,
+            protocol,
+            // One hop less than it arrived with, as from any router.
+            ttl: ttl.saturating_sub(1).max(1),
+            tos: 0,
+            id: self.next_id,
+            dont_fragment: false,
+        };
+        self.next_id = self.next_id.checked_add(1).unwrap_or(1);
+        let len = 8 + data.len as usize;
+        let mut head = ip::head(cx.link.router_mac(v6), mac, &out, len);
+        let start = head.len();
+        // The sum is left to do; ICMPv6 counts the pseudo-header in, ICMP does not.
+        let sum = if v6 { checksum::pseudo(source, guest, protocol, len).folded() } else { 0 };
+        let ([s0, s1], [i0, i1], [q0, q1]) = (sum.to_be_bytes(), id.to_be_bytes(), seq.to_be_bytes());
+        let kind = if v6 { 129 } else { 0 };
+        head.extend([kind, 0, s0, s1, i0, i1, q0, q1]);
+        let mut spans = SpanVec::new();
+        if !data.is_empty() {
+            spans.push(data);
+        }
+        let csum = Csum { start: start as u16, offset: 2 };
+        cx.act(Action::Emit(Emit { head, spans, csum: Some(csum), gso: Gso::None }));
+    }
+
+    /// Time has passed.
+    pub fn timeout(&mut self, cx: &mut Cx<'_>) {
+        while let Some(flow) = self.timers.pop_expired(cx.now) {
+            let Some(m) = self.table.get_mut(flow) else { continue };
+            if m.deadline <= cx.now {
+                self.close(cx, flow);
+            } else {
+                m.token = self.timers.insert(m.deadline, flow);
+            }
+        }
+    }
+
+    fn close(&mut self, cx: &mut Cx<'_>, flow: FlowId) {
+        let Some(m) = self.table.remove(flow) else { return };
+        self.timers.cancel(m.token);
+        self.by_guest.remove(&(m.guest, m.id));
+        cx.counters.flows_closed += 1;
+        cx.act(Action::Close(flow, Close::Orderly));
+    }
+
+    /// The earliest deadline.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.timers.next_deadline()
+    }
+
+    /// Live mappings.
+    pub fn live(&self) -> usize {
+        self.table.len()
+    }
+
+    /// What the mappings have carried, for queries. The guest's port is the identifier.
+    pub fn flows(&self) -> impl Iterator<Item = FlowInfo> + '_ {
+        self.table.iter().map(|(id, m)| FlowInfo {
+            id,
+            guest: SocketAddr::new(m.guest, m.id),
+            remote: m.remotes.last(),
+            counters: m.counters,
+        })
+    }
+}

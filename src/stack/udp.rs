@@ -1,0 +1,263 @@
+//! UDP mappings: one unconnected host socket per guest address and port, any number of destinations.
+//!
+//! Theory of operation. The first datagram from a guest address and port opens a host socket (endpoint-independent
+//! mapping, RFC 4787); every further one goes out of the same. [`super::udp_join`] holds datagrams back until the end
+//! of the batch to send equal ones together. What comes back is filtered by address (RFC 4787 section 5) where the
+//! network says so, gets the source address that the guest dialled ([`super::remotes`]), and leaves as a USO
+//! super-frame when the host's `UDP_GRO` delivered several at once ([`super::udp_emit`]).
+//!
+//! A mapping lives 240 s after its last datagram in either direction, and 10 s after an answer when it has only ever
+//! spoken to port 53 (`facts/slirp4netns.md`, section 4.2). Limits: mappings by [`super::Limits`], remotes per mapping by
+//! [`super::remotes::MAX`].
+
+use super::action::{Action, Close, HostEvent, Open};
+use super::icmp_error::{self, Errors, Quote};
+use super::remotes::Remotes;
+use super::udp_emit::{Reply, emit};
+use super::udp_join::{Group, Out, send_super};
+use super::{Cx, FlowInfo};
+use crate::buf::Span;
+use crate::config::Filtering;
+use crate::flow::wheel::Token;
+use crate::flow::{DropReason, FlowCounters, FlowId, Kind, Table, Time, Wheel};
+use crate::wire::Gso;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// A mapping without traffic ends after this (RFC 4787 REQ-5 asks for at least two minutes).
+pub const IDLE: Duration = Duration::from_secs(240);
+/// A mapping that has only spoken to port 53 ends this long after an answer.
+pub const IDLE_DNS: Duration = Duration::from_secs(10);
+
+/// A datagram, or a super-frame of them, from the guest, its destination translated.
+#[derive(Clone, Copy, Debug)]
+pub struct FromGuest {
+    /// Who sends.
+    pub guest: SocketAddr,
+    /// The destination as dialled.
+    pub dialled: SocketAddr,
+    /// How it leaves.
+    pub out: Out,
+    /// Its bytes.
+    pub payload: Span,
+    /// Segmentation the guest left to us.
+    pub gso: Gso,
+}
+
+struct Mapping {
+    guest: SocketAddr,
+    remotes: Remotes,
+    only_dns: bool,
+    held: Option<Group>,
+    deadline: Time,
+    token: Token,
+    counters: FlowCounters,
+}
+
+/// All UDP mappings of one guest.
+pub struct Engine {
+    table: Table<Mapping>,
+    by_guest: HashMap<SocketAddr, FlowId, ahash::RandomState>,
+    timers: Wheel<FlowId>,
+    /// Mappings with datagrams held back, in the order in which they began to.
+    holding: Vec<FlowId>,
+    /// IPv4 identification of the next datagram to the guest; never 0, for it may be fragmented.
+    next_id: u16,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self {
+            table: Table::new(Kind::Udp),
+            by_guest: HashMap::default(),
+            timers: Wheel::default(),
+            holding: Vec::new(),
+            next_id: 1,
+        }
+    }
+}
+
+impl Engine {
+    /// A datagram from the guest; its buffer belongs to the engine. `room` says whether a new mapping may be made.
+    pub fn send(&mut self, cx: &mut Cx<'_>, d: &FromGuest, room: bool) {
+        let id = match self.by_guest.get(&d.guest) {
+            Some(id) => *id,
+            None if room => self.open(cx, d),
+            None => {
+                cx.drop(DropReason::NoRoom);
+                cx.act(Action::Release(d.payload.buf));
+                return;
+            }
+        };
+        let Some(m) = self.table.get_mut(id) else {
+            cx.act(Action::Release(d.payload.buf));
+            return;
+        };
+        m.remotes.note(d.out.to, d.dialled);
+        m.only_dns &= d.dialled.port() == 53;
+        m.deadline = cx.now + IDLE;
+        m.counters.packets_up += 1;
+        m.counters.bytes_up += u64::from(d.payload.len);
+        match d.gso {
+            Gso::Udp { size } if size > 0 && u32::from(size) < d.payload.len => {
+                if let Some(group) = m.held.take() {
+                    group.send(cx, id);
+                }
+                send_super(cx, id, &d.out, d.payload, size);
+            }
+            _ => {
+                let alone = match &mut m.held {
+                    Some(group) => group.join(&d.out, d.payload).err(),
+                    None => {
+                        self.holding.push(id);
+                        Some(d.payload)
+                    }
+                };
+                if let Some(payload) = alone
+                    && let Some(full) = m.held.replace(Group::new(d.out, payload))
+                {
+                    full.send(cx, id);
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, cx: &mut Cx<'_>, d: &FromGuest) -> FlowId {
+        let deadline = cx.now + IDLE;
+        let timers = &mut self.timers;
+        let id = self.table.insert_with(|id| Mapping {
+            guest: d.guest,
+            remotes: Remotes::default(),
+            only_dns: true,
+            held: None,
+            deadline,
+            token: timers.insert(deadline, id),
+            counters: FlowCounters::default(),
+        });
+        self.by_guest.insert(d.guest, id);
+        cx.counters.flows_opened += 1;
+        let bind = cx.net.outbound.for_dest(d.out.to.ip()).filter(|_| !d.out.to.ip().is_loopback());
+        cx.act(Action::Open(id, Open::Udp { sample: d.out.to, bind }));
+        cx.act(Action::Receive(id, true));
+        id
+    }
+
+    /// The batch is over: what was held back goes out.
+    pub fn end_batch(&mut self, cx: &mut Cx<'_>) {
+        for id in self.holding.drain(..) {
+            if let Some(group) = self.table.get_mut(id).and_then(|m| m.held.take()) {
+                group.send(cx, id);
+            }
+        }
+    }
+
+    /// Something happened on a mapping's socket.
+    pub fn host(&mut self, cx: &mut Cx<'_>, errors: &mut Errors, id: FlowId, event: &HostEvent) {
+        match *event {
+            HostEvent::Datagrams { from, data, segment, tos } => {
+                self.deliver(cx, id, from, data, segment, tos);
+                cx.act(Action::Release(data.buf));
+            }
+            HostEvent::DatagramsFailed { to, error } => match icmp_error::fault_of(error) {
+                Ok(fault) => {
+                    if let Some(quote) = self.quote(id, to) {
+                        errors.report(cx, None, &quote, fault);
+                    }
+                }
+                Err(why) => cx.drop(why),
+            },
+            HostEvent::Icmp(e) => match (self.quote(id, e.to), icmp_error::relayed(e.to.is_ipv6(), &e)) {
+                (Some(quote), Some(fault)) => errors.report(cx, e.offender, &quote, fault),
+                _ => cx.drop(DropReason::Unsupported),
+            },
+            // No socket could be made: the mapping is of no use.
+            HostEvent::ConnectFailed(_) | HostEvent::ReceiveFailed(_) => {
+                cx.drop(DropReason::HostRefused);
+                self.close(cx, id);
+            }
+            ref other => super::release_of(cx, other),
+        }
+    }
+
+    fn quote(&self, id: FlowId, to: SocketAddr) -> Option<Quote> {
+        let m = self.table.get(id)?;
+        Some(Quote::Udp(m.guest, m.remotes.dialled(to)?))
+    }
+
+    fn deliver(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: FlowId,
+        from: SocketAddr,
+        data: Span,
+        segment: Option<u16>,
+        tos: u8,
+    ) {
+        let Some(m) = self.table.get_mut(id) else { return };
+        let known = m.remotes.sees(from);
+        let source = match (cx.net.filtering, known) {
+            (_, Some(dialled)) => dialled,
+            (Filtering::EndpointIndependent, None) => cx.nat.guest_sees(from.ip()),
+            (Filtering::AddressDependent, None) => return cx.drop(DropReason::Filtered),
+        };
+        if source.is_ipv4() != m.guest.is_ipv4() {
+            return cx.drop(DropReason::Filtered);
+        }
+        if m.only_dns {
+            // The shorter life must be armed at once; a longer one is found when the timer fires.
+            m.deadline = cx.now + IDLE_DNS;
+            self.timers.cancel(m.token);
+            m.token = self.timers.insert(m.deadline, id);
+        } else {
+            m.deadline = cx.now + IDLE;
+        }
+        m.counters.packets_down += 1;
+        m.counters.bytes_down += u64::from(data.len);
+        let reply = Reply { from: SocketAddr::new(source, from.port()), to: m.guest, data, segment, tos };
+        emit(cx, &mut self.next_id, &reply);
+    }
+
+    /// Time has passed.
+    pub fn timeout(&mut self, cx: &mut Cx<'_>) {
+        while let Some(id) = self.timers.pop_expired(cx.now) {
+            let Some(m) = self.table.get_mut(id) else { continue };
+            if m.deadline <= cx.now {
+                self.close(cx, id);
+            } else {
+                m.token = self.timers.insert(m.deadline, id);
+            }
+        }
+    }
+
+    fn close(&mut self, cx: &mut Cx<'_>, id: FlowId) {
+        let Some(m) = self.table.remove(id) else { return };
+        if let Some(group) = m.held {
+            group.send(cx, id);
+        }
+        self.timers.cancel(m.token);
+        self.by_guest.remove(&m.guest);
+        cx.counters.flows_closed += 1;
+        cx.act(Action::Close(id, Close::Orderly));
+    }
+
+    /// The earliest deadline.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.timers.next_deadline()
+    }
+
+    /// Live mappings.
+    pub fn live(&self) -> usize {
+        self.table.len()
+    }
+
+    /// What the mappings have carried, for queries.
+    pub fn flows(&self) -> impl Iterator<Item = FlowInfo> + '_ {
+        self.table.iter().map(|(id, m)| FlowInfo {
+            id,
+            guest: m.guest,
+            remote: m.remotes.last(),
+            counters: m.counters,
+        })
+    }
+}
