@@ -98,7 +98,8 @@ impl<T: Copy> Ring<T> {
     }
 
     /// Receives datagrams with their sender and control messages ([`Data::Message`]) into slots of
-    /// [`crate::buf::Class::Host`], until it ends.
+    /// [`crate::buf::Class::Host`], until it ends. An empty datagram ends it (io_uring/net.c, io_recvmsg_multishot): it
+    /// comes with `more == false` and is no reason not to arm again.
     pub fn receive_messages(&mut self, fd: BorrowedFd<'_>, tag: T) -> OpId {
         let group = self.host.group();
         self.start(fd, tag, None, Kind::Messages, |fd| {

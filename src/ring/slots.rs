@@ -204,6 +204,12 @@ impl<T: Copy> Slots<T> {
         self.used
     }
 
+    /// Blocks that wait to be used.
+    #[cfg(test)]
+    pub(super) fn pool_len(&self) -> usize {
+        self.pool.len()
+    }
+
     /// A block for an operation to fill; empty.
     pub(super) fn lend(&mut self) -> NonNull<Lent> {
         self.pool.pop().unwrap_or_else(|| NonNull::from(Box::leak(Box::new(Lent::new()))))
