@@ -97,13 +97,20 @@ pub fn checksum(bytes: &[u8]) -> u16 {
 /// The pseudo-header in front of a transport header (RFC 9293 section 3.1, RFC 8200 section 8.1). `len` counts the
 /// transport header and its payload.
 pub fn pseudo(src: IpAddr, dst: IpAddr, protocol: u8, len: usize) -> Sum {
-    let mut sum = Sum::new();
+    let mut sum = pseudo_of(&[], protocol, len);
     for addr in [src, dst] {
         match addr {
             IpAddr::V4(a) => sum.add(&a.octets()),
             IpAddr::V6(a) => sum.add(&a.octets()),
         }
     }
+    sum
+}
+
+/// [`pseudo`] for source and destination as they stand in a header.
+pub(super) fn pseudo_of(addresses: &[u8], protocol: u8, len: usize) -> Sum {
+    let mut sum = Sum::new();
+    sum.add(addresses);
     sum.add_u16(u16::from(protocol));
     sum.add_u32(len as u32);
     sum

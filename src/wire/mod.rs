@@ -10,9 +10,11 @@
 
 #![forbid(unsafe_code)]
 
+mod chain;
 pub mod checksum;
 pub mod ext;
 mod field;
+mod fragment;
 pub mod ip;
 pub mod offload;
 mod options;
