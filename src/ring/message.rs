@@ -102,6 +102,11 @@ impl Control {
         self.len = end;
     }
 
+    /// Forgets what was written.
+    pub(super) fn clear(&mut self) {
+        self.len = 0;
+    }
+
     /// The messages written so far.
     pub(super) fn as_slice(&self) -> &[u8] {
         &self.bytes[..self.len]

@@ -96,6 +96,8 @@ pub struct Ring<T: Copy> {
     /// Completions that did not come from the kernel.
     local: VecDeque<Completion<T>>,
     shutdowns: Vec<PendingShutdown>,
+    /// Operations that arm themselves again: single frame reads.
+    readers: Vec<OpId>,
     granted: Granted,
     counters: RingCounters,
     closing: bool,
@@ -122,6 +124,7 @@ impl<T: Copy> Ring<T> {
             arena,
             local: VecDeque::new(),
             shutdowns: Vec::new(),
+            readers: Vec::new(),
             granted,
             counters: RingCounters::default(),
             closing: false,

@@ -52,6 +52,9 @@ impl<T: Copy> Ring<T> {
             });
         }
         let op = self.start(fd, tag, None, Kind::FrameRead, |fd| frame_read(fd.0, group));
+        let slots = &mut self.slots;
+        self.readers.retain(|reader| slots.get(*reader).is_some());
+        self.readers.push(op);
         // What cannot be armed now is armed by the first completion.
         let _ = self.arm_frame_reads(op);
         op
@@ -239,6 +242,14 @@ impl<T: Copy> Ring<T> {
 
     /// Cancels every operation on a descriptor. Submit before closing it.
     pub fn cancel_fd(&mut self, fd: BorrowedFd<'_>) {
+        // A single read that is already done must not be followed by another.
+        for reader in &self.readers {
+            if let Some(entry) = self.slots.get(*reader)
+                && entry.fd == fd.as_raw_fd()
+            {
+                entry.cancelled = true;
+            }
+        }
         self.push_cancel(CancelBuilder::fd(Fd(fd.as_raw_fd())).all());
     }
 

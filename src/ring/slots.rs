@@ -109,7 +109,7 @@ impl Lent {
     pub(super) fn clear(&mut self) {
         // SAFETY: as in `new`.
         self.header = unsafe { std::mem::zeroed() };
-        self.control = Control::EMPTY;
+        self.control.clear();
         self.vectors.clear();
         self.head.clear();
         self.held.clear();

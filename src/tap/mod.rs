@@ -247,4 +247,4 @@ impl AsFd for Tap {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs `body` in a child inside fresh user and network namespaces; fails with what the child said.
-fn in_namespace(body: impl FnOnce() -> Result<(), String>) {
+pub(crate) fn in_namespace(body: impl FnOnce() -> Result<(), String>) {
     let (ours, theirs) = pipe().unwrap();
     // SAFETY: the child of a threaded process may find locks held by threads that do not exist in it. What it runs
     // takes none but the allocator's, which glibc and musl make usable after fork, and it leaves by _exit.
@@ -38,16 +38,16 @@ fn in_namespace(body: impl FnOnce() -> Result<(), String>) {
     }
 }
 
-fn say(error: impl fmt::Display) -> String {
+pub(crate) fn say(error: impl fmt::Display) -> String {
     error.to_string()
 }
 
-fn ensure(truth: bool, what: &str) -> Result<(), String> {
+pub(crate) fn ensure(truth: bool, what: &str) -> Result<(), String> {
     if truth { Ok(()) } else { Err(what.to_owned()) }
 }
 
 /// Sets the interface up (`ip link set NAME up`).
-fn up(name: &str) -> Result<(), String> {
+pub(crate) fn up(name: &str) -> Result<(), String> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
     let control = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::empty(), None)
         .map_err(|e| format!("socket: {e}"))?;
