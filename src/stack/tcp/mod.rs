@@ -1,59 +1,332 @@
 //! TCP towards the guest (RFC 9293), proxied onto host sockets.
+//!
+//! Theory of operation. Each connection is a [`Conn`](conn::Conn): the guest's TCP ends here and its bytes go on over
+//! a host socket. The guest's SYN opens the socket first; only when that stands does the guest get its SYN-ACK, so it
+//! sees refusals as they are. Segments and host events change a connection's state and put it on the list of those to
+//! flush; [`Engine::end_batch`] then sends data, window updates and acknowledgements for all that happened meanwhile.
+//!
+//! ```text
+//! input.rs    segments from the guest             send.rs     queue to the guest, congestion, recovery
+//! output.rs   frames to the guest                 receive.rs  reassembly, window, queue to the host
+//! timers.rs   what time does                      ack.rs      when to acknowledge
+//! conn.rs     one connection, the host's side     rest.rs     TIME_WAIT
+//! pool.rs     what all share                      tuning.rs   every choice, with its reason
+//! ```
+//!
+//! Payload towards the host stays in the buffer it arrived in until the host took it, payload towards the guest until
+//! the guest acknowledged it; short payloads are packed. An idle connection holds no buffers and under a kilobyte.
+//!
+//! Limits: [`TcpLimits`]. Timestamps, ECN and fast open are not spoken; urgent data is data in line.
 
-use super::{Cx, HostEvent};
+mod ack;
+mod conn;
+mod info;
+mod input;
+mod isn;
+mod key;
+mod open;
+mod output;
+mod pool;
+mod receive;
+mod rest;
+mod rtt;
+mod scoreboard;
+mod send;
+mod seq;
+mod spans;
+mod timers;
+mod tuning;
+
+#[cfg(test)]
+mod tests;
+
+pub use conn::State;
+pub use info::FlowInfo;
+pub use tuning::TcpLimits;
+
+use self::conn::{Conn, Socket};
+use self::isn::Isn;
+use self::key::Key;
+use self::pool::Pool;
+use self::rest::Resting;
+use self::seq::Seq;
+use super::{Action, Cx, HostEvent};
 use crate::buf::Span;
-use crate::flow::{FlowId, Time};
+use crate::flow::{DropReason, FlowId, Kind, Table, Time, Wheel};
+use crate::wire::tcp::Flags;
 use crate::wire::{Ip, Tcp};
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
+/// Slots assumed until [`Engine::set_limits`] says otherwise: the arena's defaults.
+const DEFAULT_SLOTS: (u32, u32) = (64, 4096);
+
 /// All TCP connections of one guest.
-pub struct Engine {}
+pub struct Engine {
+    table: Table<Conn>,
+    keys: HashMap<Key, FlowId, ahash::RandomState>,
+    wheel: Wheel<FlowId>,
+    resting: Resting,
+    pool: Pool,
+    isn: Isn,
+    resolvers: Vec<SocketAddr>,
+    /// Connections to flush at the end of the batch.
+    dirty: Vec<FlowId>,
+    /// Connections that did not stand yet when they were put here, oldest first.
+    half_open: VecDeque<FlowId>,
+    half_open_count: usize,
+}
 
 impl Engine {
-    /// No connections yet. `secret` keys the initial sequence numbers (RFC 6528) and the tables.
+    /// No connections yet. `secret` keys the initial sequence numbers (RFC 6528).
     pub fn new(secret: [u8; 16], max_flows: usize) -> Self {
-        let _ = (secret, max_flows);
-        Self {}
+        let limits = TcpLimits::new(max_flows, DEFAULT_SLOTS.0, DEFAULT_SLOTS.1);
+        Self {
+            table: Table::new(Kind::Tcp),
+            keys: HashMap::default(),
+            wheel: Wheel::default(),
+            resting: Resting::new(tuning::TIME_WAIT, limits.time_wait),
+            pool: Pool::new(limits),
+            isn: Isn::new(&secret),
+            resolvers: Vec::new(),
+            dirty: Vec::new(),
+            half_open: VecDeque::new(),
+            half_open_count: 0,
+        }
+    }
+
+    /// Changes the bounds; they hold for what happens from now on.
+    pub fn set_limits(&mut self, limits: TcpLimits) {
+        self.pool.limits = limits;
+    }
+
+    /// Where connections to the DNS address go, in order of preference.
+    pub fn set_resolvers(&mut self, servers: Vec<SocketAddr>) {
+        self.resolvers = servers;
     }
 
     /// A segment from the guest. `payload` is its data (possibly empty); its buffer now belongs to the engine.
     pub fn segment(&mut self, cx: &mut Cx<'_>, ip: &Ip, tcp: &Tcp, payload: Span) {
-        let _ = (ip, tcp);
-        cx.act(super::Action::Release(payload.buf));
+        let key = Key {
+            guest: SocketAddr::new(ip.src, tcp.src_port),
+            remote: SocketAddr::new(ip.dst, tcp.dst_port),
+        };
+        if let Some(id) = self.keys.get(&key).copied() {
+            let opens = tcp.flags.0 & (Flags::SYN.0 | Flags::ACK.0 | Flags::RST.0) == Flags::SYN.0;
+            let pool = &mut self.pool;
+            if let Some(conn) = self.table.get_mut(id) {
+                // The tuple rests but for the host, which still takes data: a successor may have it.
+                let succeeds = opens && conn.state == State::TimeWait && Seq(tcp.seq).after(conn.rcv.nxt);
+                if !succeeds {
+                    conn.segment(cx, pool, tcp, payload);
+                    self.touch(cx, id);
+                    return;
+                }
+                let floor = conn.snd.nxt;
+                conn.guest_closed(cx);
+                self.touch(cx, id);
+                cx.act(Action::Release(payload.buf));
+                self.open(cx, key, tcp, Some(floor));
+                return;
+            }
+        }
+        cx.act(Action::Release(payload.buf));
+        self.stranger(cx, key, tcp, payload.len);
+    }
+
+    /// A segment of no live connection.
+    fn stranger(&mut self, cx: &mut Cx<'_>, key: Key, tcp: &Tcp, len: u32) {
+        let opens = tcp.flags.0 & (Flags::SYN.0 | Flags::ACK.0 | Flags::RST.0 | Flags::FIN.0) == Flags::SYN.0;
+        if let Some(rest) = self.resting.get(&key) {
+            if opens && Seq(tcp.seq).after(rest.rcv_nxt) {
+                self.resting.remove(&key);
+                self.open(cx, key, tcp, Some(rest.snd_nxt));
+            } else if !tcp.flags.has(Flags::RST) {
+                // RFC 1337: a reset does not end the rest.
+                if tcp.flags.has(Flags::FIN) {
+                    self.resting.renew(cx.now, &key);
+                }
+                if self.pool.challenge(cx.now) {
+                    output::bare_ack(cx, &key, rest.snd_nxt, rest.rcv_nxt);
+                }
+            }
+            return;
+        }
+        if opens {
+            self.open(cx, key, tcp, None);
+        } else {
+            cx.drop(DropReason::TcpUnacceptable);
+            if !tcp.flags.has(Flags::SYN) || tcp.flags.has(Flags::ACK) {
+                output::refuse(cx, &key, tcp, len);
+            }
+        }
     }
 
     /// Something happened on a connection's host socket.
     pub fn host(&mut self, cx: &mut Cx<'_>, flow: FlowId, event: HostEvent) {
-        let _ = (cx, flow, event);
+        let Some(conn) = self.table.get_mut(flow) else {
+            if let HostEvent::Received(span) = event {
+                cx.act(Action::Release(span.buf));
+            }
+            return;
+        };
+        match event {
+            HostEvent::Connected if conn.host.socket == Socket::Connecting => {
+                conn.host.socket = Socket::Open;
+                if conn.state == State::Connecting {
+                    conn.state = State::SynReceived;
+                    conn.heard = cx.now;
+                    conn.send_syn(cx, &self.pool);
+                }
+            }
+            HostEvent::ConnectFailed(error) if conn.host.socket == Socket::Connecting => {
+                self.connect_failed(cx, flow, error);
+                return;
+            }
+            other => conn.host_event(cx, &mut self.pool, other),
+        }
+        self.touch(cx, flow);
     }
 
     /// Time has passed.
     pub fn timeout(&mut self, cx: &mut Cx<'_>) {
-        let _ = cx;
+        self.resting.expire(cx.now);
+        while let Some(id) = self.wheel.pop_expired(cx.now) {
+            if let Some(conn) = self.table.get_mut(id) {
+                conn.token = None;
+                if conn.deadline() <= cx.now {
+                    conn.timeout(cx, &mut self.pool);
+                }
+                self.touch(cx, id);
+            }
+        }
+        self.end_batch(cx);
     }
 
-    /// A batch of segments and events is over: acknowledgements that were held back go out.
+    /// A batch of segments and events is over: data, acknowledgements and sends that were held back go out.
     pub fn end_batch(&mut self, cx: &mut Cx<'_>) {
-        let _ = cx;
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for id in dirty.drain(..) {
+            if let Some(conn) = self.table.get_mut(id) {
+                conn.dirty = false;
+                conn.drive_host(cx, &mut self.pool);
+                conn.send_data(cx, &self.pool);
+                if conn.ack_due(cx.now, &self.pool) {
+                    conn.send_ack(cx, &self.pool);
+                }
+                self.settle(cx, id);
+            }
+        }
+        // Nothing above adds to the list: its memory serves the next batch.
+        self.dirty = dirty;
+    }
+
+    /// Puts a connection on the list to flush.
+    fn touch(&mut self, cx: &mut Cx<'_>, id: FlowId) {
+        if let Some(conn) = self.table.get_mut(id)
+            && !conn.dirty
+        {
+            conn.dirty = true;
+            self.dirty.push(id);
+        }
+        self.settle(cx, id);
+    }
+
+    /// After a change: frees what is over, lays to rest, counts orphans, moves the deadline.
+    fn settle(&mut self, cx: &mut Cx<'_>, id: FlowId) {
+        let Some(conn) = self.table.get_mut(id) else { return };
+        if conn.counted_half_open && !conn.half_open() {
+            conn.counted_half_open = false;
+            self.half_open_count -= 1;
+        }
+        if conn.is_resting() {
+            self.resting.insert(cx.now, conn.key, conn.snd.nxt, conn.rcv.nxt);
+            conn.guest_closed(cx);
+        }
+        if conn.state == State::Closed && conn.keyed {
+            conn.keyed = false;
+            self.keys.remove(&conn.key);
+        }
+        if conn.is_over() {
+            self.remove(cx, id);
+            return;
+        }
+        if conn.host.socket == Socket::Closed && !conn.host.orphan {
+            if self.pool.orphans >= self.pool.limits.orphans {
+                cx.drop(DropReason::NoRoom);
+                conn.send_reset(cx, &self.pool);
+                conn.abort(cx, &mut self.pool);
+                self.keys.remove(&conn.key);
+                self.remove(cx, id);
+                return;
+            }
+            conn.host.orphan = true;
+            self.pool.orphans += 1;
+        }
+        let at = conn.deadline();
+        match conn.token {
+            // Later or same: the entry fires early and is moved then.
+            Some(token) if token.at() <= at => {}
+            other => {
+                if let Some(token) = other {
+                    self.wheel.cancel(token);
+                }
+                conn.token = Some(self.wheel.insert(at, id));
+            }
+        }
+    }
+
+    /// Takes a connection that is over out of every table.
+    fn remove(&mut self, cx: &mut Cx<'_>, id: FlowId) {
+        let Some(mut conn) = self.table.remove(id) else { return };
+        conn.snd.clear(cx);
+        conn.rcv.clear(cx, &mut self.pool);
+        if let Some(token) = conn.token {
+            self.wheel.cancel(token);
+        }
+        if conn.counted_half_open {
+            self.half_open_count -= 1;
+        }
+        if conn.host.orphan {
+            self.pool.orphans -= 1;
+        }
+        cx.counters.flows_closed += 1;
     }
 
     /// The guest's side of the link reported that segments of this connection must be at most `mtu` bytes of L3.
     pub fn too_big(&mut self, cx: &mut Cx<'_>, guest: SocketAddr, remote: SocketAddr, mtu: u16) {
-        let _ = (cx, guest, remote, mtu);
+        let Some(id) = self.keys.get(&Key { guest, remote }).copied() else { return };
+        if let Some(conn) = self.table.get_mut(id) {
+            conn.too_big(mtu);
+            self.touch(cx, id);
+        }
     }
 
     /// The earliest deadline.
     pub fn next_deadline(&self) -> Option<Time> {
-        None
+        match (self.wheel.next_deadline(), self.resting.next_deadline()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
     }
 
-    /// Live connections.
+    /// Live connections. Tuples in TIME_WAIT are not: see [`Self::resting`].
     pub fn len(&self) -> usize {
-        0
+        self.table.len()
     }
 
     /// True when no connection is alive.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Tuples in TIME_WAIT.
+    pub fn resting(&self) -> usize {
+        self.resting.len()
+    }
+
+    /// What every live connection is doing. For queries, never for the hot path.
+    pub fn flows(&self) -> impl Iterator<Item = FlowInfo> {
+        self.table.iter().map(|(_, conn)| FlowInfo::of(conn))
     }
 }

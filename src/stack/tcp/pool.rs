@@ -1,0 +1,104 @@
+//! What all connections share: limits, how many buffers they hold together, and the budget of challenge
+//! acknowledgements.
+
+use super::tuning::{CHALLENGES_PER_SECOND, TcpLimits};
+use crate::buf::{BufId, Class};
+use crate::flow::Time;
+use crate::stack::{Action, Cx};
+
+/// Buffers that hold data from the guest, by class. Host buffers do not occur.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Tap slots.
+    pub tap: u32,
+    /// Small slots.
+    pub small: u32,
+}
+
+impl Held {
+    fn of(&mut self, class: Class) -> &mut u32 {
+        if class == Class::Small { &mut self.small } else { &mut self.tap }
+    }
+
+    /// Counts a buffer in.
+    pub fn add(&mut self, class: Class) {
+        *self.of(class) += 1;
+    }
+
+    /// Counts a buffer out.
+    pub fn remove(&mut self, class: Class) {
+        let n = self.of(class);
+        *n = n.saturating_sub(1);
+    }
+}
+
+/// The shared part of the engine.
+pub struct Pool {
+    /// The bounds in force.
+    pub limits: TcpLimits,
+    /// Buffers held by all connections' receive sides.
+    pub held: Held,
+    /// Connections whose host side is over.
+    pub orphans: usize,
+    second: u64,
+    challenges: u32,
+}
+
+impl Pool {
+    /// Nothing held yet.
+    pub fn new(limits: TcpLimits) -> Self {
+        Self { limits, held: Held::default(), orphans: 0, second: 0, challenges: 0 }
+    }
+
+    /// Counts a buffer as held by `own`'s connection.
+    pub fn keep(&mut self, own: &mut Held, buf: BufId) {
+        own.add(buf.class());
+        self.held.add(buf.class());
+    }
+
+    /// Gives a held buffer back.
+    pub fn release(&mut self, own: &mut Held, cx: &mut Cx<'_>, buf: BufId) {
+        own.remove(buf.class());
+        self.held.remove(buf.class());
+        cx.act(Action::Release(buf));
+    }
+
+    /// Tap slots this connection may hold now.
+    pub fn tap_share(&self, own: &Held) -> u32 {
+        // What is free below the mark does not count the connection's own slots against it.
+        let others = self.held.tap.saturating_sub(own.tap);
+        let free = self.limits.tap_slots.saturating_sub(others);
+        // Half of it: the next flow that comes along finds as much.
+        (free * 3 / 4).min(self.limits.flow_tap_slots)
+    }
+
+    /// Small slots this connection may hold now.
+    pub fn small_share(&self, own: &Held) -> u32 {
+        let others = self.held.small.saturating_sub(own.small);
+        let free = self.limits.small_slots.saturating_sub(others);
+        (free / 4).min(self.limits.flow_small_slots)
+    }
+
+    /// True when another buffer of this class may be held, by a connection that holds `own`.
+    pub fn admits(&self, own: &Held, class: Class) -> bool {
+        match class {
+            Class::Small => {
+                self.held.small < self.limits.small_slots && own.small < self.limits.flow_small_slots.max(1)
+            }
+            _ => {
+                let limit = if own.tap == 0 { self.limits.tap_slots_hard } else { self.limits.tap_slots };
+                self.held.tap < limit && own.tap < self.limits.flow_tap_slots
+            }
+        }
+    }
+
+    /// True when a challenge acknowledgement may go out.
+    pub fn challenge(&mut self, now: Time) -> bool {
+        let second = now.as_millis() / 1000;
+        if second != self.second {
+            (self.second, self.challenges) = (second, 0);
+        }
+        self.challenges += 1;
+        self.challenges <= CHALLENGES_PER_SECOND
+    }
+}

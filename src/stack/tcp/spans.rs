@@ -1,0 +1,171 @@
+//! A queue of stream bytes that lie in buffers: what both directions of a connection hold.
+//!
+//! Theory of operation. The queue owns each buffer it keeps and holds exactly one span of it, so a buffer is released
+//! when the last byte of its span is consumed. Short payloads are packed: when they fit behind the last span, in the
+//! same buffer, an [`Action::Copy`] puts them there and their own buffer goes back at once. Consuming trims the front.
+//!
+//! Limits: none of its own; the owners bound bytes and buffers. An empty queue keeps room for eight spans at most.
+
+use crate::buf::{BufId, Class, HOST_SLOT, SMALL_SLOT, Span, SpanVec, TAP_SLOT};
+use crate::stack::{Action, Cx};
+use std::collections::VecDeque;
+
+/// Spans that an empty queue may keep room for: an idle connection stays small.
+const IDLE_CAPACITY: usize = 8;
+
+/// Bytes a buffer of this class can hold.
+pub const fn capacity(class: Class) -> u32 {
+    match class {
+        Class::Tap => TAP_SLOT as u32,
+        Class::Host => HOST_SLOT as u32,
+        Class::Small => SMALL_SLOT as u32,
+    }
+}
+
+/// Bytes in buffers, first in, first out.
+#[derive(Default)]
+pub struct SpanQueue {
+    spans: VecDeque<Span>,
+    bytes: usize,
+}
+
+impl SpanQueue {
+    /// Bytes held.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Buffers held.
+    pub fn buffers(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// True when no byte is held.
+    pub const fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// True when `span` could be copied behind the last byte of the last buffer.
+    pub fn can_pack(&self, span: Span) -> bool {
+        self.spans.back().is_some_and(|last| {
+            let end = u64::from(last.off) + u64::from(last.len) + u64::from(span.len);
+            last.buf != span.buf && end <= u64::from(capacity(last.buf.class()))
+        })
+    }
+
+    /// Appends `span` (not empty) and keeps its buffer.
+    pub fn push(&mut self, span: Span) {
+        debug_assert!(span.len > 0);
+        self.bytes += span.len as usize;
+        self.spans.push_back(span);
+    }
+
+    /// Copies `span` behind the last byte of the last buffer, which [`Self::can_pack`] allowed. The caller releases
+    /// the span's own buffer.
+    pub fn pack(&mut self, cx: &mut Cx<'_>, span: Span) {
+        if let Some(last) = self.spans.back_mut() {
+            let to = Span::new(last.buf, last.off + last.len, span.len);
+            last.len += span.len;
+            self.bytes += span.len as usize;
+            cx.act(Action::Copy { from: span, to });
+        }
+    }
+
+    /// Forgets the first `n` bytes (all, if it holds fewer); buffers that are used up go to `release`.
+    pub fn consume(&mut self, n: usize, mut release: impl FnMut(BufId)) {
+        let mut left = n.min(self.bytes);
+        self.bytes -= left;
+        while left > 0 {
+            let Some(front) = self.spans.front_mut() else { break };
+            if left < front.len as usize {
+                *front = front.skip(left as u32);
+                break;
+            }
+            left -= front.len as usize;
+            release(front.buf);
+            self.spans.pop_front();
+        }
+        if self.bytes == 0 && self.spans.capacity() > 2 * IDLE_CAPACITY {
+            self.spans.shrink_to(IDLE_CAPACITY);
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self, release: impl FnMut(BufId)) {
+        self.consume(self.bytes, release);
+    }
+
+    /// The spans of at most `len` bytes from byte `skip` on, in at most `max_spans` pieces. Says how many bytes that
+    /// came to.
+    pub fn slice(&self, skip: usize, len: usize, max_spans: usize) -> (SpanVec, usize) {
+        let (mut skip, mut got) = (skip, 0);
+        let mut out = SpanVec::new();
+        for span in &self.spans {
+            if got == len || out.len() == max_spans {
+                break;
+            }
+            let size = span.len as usize;
+            if skip >= size {
+                skip -= size;
+                continue;
+            }
+            let piece = span.skip(skip as u32).take(u32::try_from(len - got).unwrap_or(u32::MAX));
+            skip = 0;
+            got += piece.len as usize;
+            out.push(piece);
+        }
+        (out, got)
+    }
+
+    /// Bytes of memory the queue itself takes on the heap.
+    pub fn heap(&self) -> usize {
+        self.spans.capacity() * size_of::<Span>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buf(i: u32) -> BufId {
+        BufId::new(Class::Host, i)
+    }
+
+    #[test]
+    fn slices_cross_buffers_and_consumption_releases_each_once() {
+        let mut q = SpanQueue::default();
+        for i in 0..3 {
+            q.push(Span::new(buf(i), 10, 100));
+        }
+        let (spans, n) = q.slice(50, 120, 8);
+        assert_eq!(n, 120);
+        assert_eq!(spans.as_slice(), [Span::new(buf(0), 60, 50), Span::new(buf(1), 10, 70)]);
+        assert_eq!(q.slice(0, 1000, 2).1, 200);
+        let mut gone = Vec::new();
+        q.consume(150, |b| gone.push(b));
+        assert_eq!((gone.as_slice(), q.bytes()), ([buf(0)].as_slice(), 150));
+        q.consume(1000, |b| gone.push(b));
+        assert_eq!(gone, [buf(0), buf(1), buf(2)]);
+        assert!(q.is_empty());
+    }
+
+    #[test]
+    fn an_empty_queue_gives_its_memory_back() {
+        let mut q = SpanQueue::default();
+        for i in 0..1000 {
+            q.push(Span::new(buf(i), 0, 1));
+        }
+        q.clear(|_| ());
+        assert!(q.heap() <= 2 * IDLE_CAPACITY * size_of::<Span>());
+    }
+
+    #[test]
+    fn packing_stops_at_the_end_of_the_buffer() {
+        let mut q = SpanQueue::default();
+        let small = BufId::new(Class::Small, 0);
+        assert!(!q.can_pack(Span::new(buf(1), 0, 1)));
+        q.push(Span::new(small, 66, 4000));
+        assert!(q.can_pack(Span::new(buf(1), 0, SMALL_SLOT as u32 - 4066)));
+        assert!(!q.can_pack(Span::new(buf(1), 0, SMALL_SLOT as u32 - 4065)));
+    }
+}

@@ -1,0 +1,124 @@
+//! Every number of this TCP that is a choice, with its reason.
+//!
+//! Protocol numbers that follow from an RFC stand beside their use; what is here could be otherwise.
+
+use std::time::Duration;
+
+/// Bounds on what connections may hold. Bytes unless said otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TcpLimits {
+    /// Connections with a host socket, or still owing the guest data.
+    pub flows: usize,
+    /// Connections that do not stand yet; the oldest makes room. A SYN flood costs that many descriptors.
+    pub half_open: usize,
+    /// Connections whose host side is over while the guest has not taken everything.
+    pub orphans: usize,
+    /// Tuples in TIME_WAIT; the oldest makes room. They hold no descriptor and about 200 bytes.
+    pub time_wait: usize,
+    /// Data from the guest that one connection may hold: the largest window it advertises.
+    pub receive_bytes: u32,
+    /// Tap buffers that one connection may hold.
+    pub flow_tap_slots: u32,
+    /// Tap buffers that all connections together aim to stay below: each may hold as many as are free below this
+    /// mark, so one busy flow gets its share and many stalled ones shrink to nearly nothing (dynamic thresholds,
+    /// Choudhury and Hahne 1998).
+    pub tap_slots: u32,
+    /// Tap buffers beyond which even promised data is dropped, so that the tap can always be read.
+    pub tap_slots_hard: u32,
+    /// Small buffers that one connection may hold.
+    pub flow_small_slots: u32,
+    /// Small buffers that all connections together may hold.
+    pub small_slots: u32,
+    /// Data for the guest that one connection holds before it stops reading from the host.
+    pub send_bytes: usize,
+    /// Buffers of such data.
+    pub send_buffers: usize,
+}
+
+impl TcpLimits {
+    /// Limits for an arena with this many slots of each class and at most `flows` connections. A quarter of the tap
+    /// slots stays free for reading, whatever connections do.
+    pub fn new(flows: usize, tap_slots: u32, small_slots: u32) -> Self {
+        Self {
+            flows,
+            // A burst of a thousand connects at once is a benchmark, more is a flood.
+            half_open: (flows / 4).clamp(16, 4096),
+            orphans: (flows / 4).clamp(16, 4096),
+            time_wait: 16_384,
+            receive_bytes: 1 << 20,
+            flow_tap_slots: (tap_slots * 3 / 8).max(2),
+            tap_slots: (tap_slots * 5 / 8).max(2),
+            tap_slots_hard: (tap_slots * 3 / 4).max(3),
+            flow_small_slots: 128,
+            small_slots: (small_slots * 3 / 4).max(16),
+            send_bytes: 1 << 20,
+            send_buffers: 48,
+        }
+    }
+}
+
+/// Payload bytes that a tap buffer holds at least once short payloads are packed: two neighbours that could not be
+/// joined are together longer than a slot (72 KiB).
+pub const PACKED_TAP: u32 = 32 * 1024;
+/// Same for small buffers.
+pub const PACKED_SMALL: u32 = 2 * 1024;
+/// From this many tap buffers on a connection packs payloads of every length rather than only short ones: a copy of a
+/// few microseconds instead of a closed window.
+pub const PACK_ALL_FROM: u32 = 8;
+/// Payload pieces held out of order.
+pub const MAX_OUT_OF_ORDER: usize = 256;
+
+/// One send to the host takes at most this many spans: `IOV_MAX` is far, but beyond a mebibyte nothing is gained.
+pub const SEND_SPANS: usize = 16;
+/// And at most this many bytes.
+pub const SEND_BYTES: usize = 1 << 20;
+/// Spans of one frame to the guest: a writev of a header and these.
+pub const FRAME_SPANS: usize = 8;
+
+/// The path is a memory copy into the guest's receive routine: nothing to probe for. A mebibyte is sixteen
+/// super-frames, a millisecond at 8 Gbit/s.
+pub const INITIAL_CWND: u32 = 1 << 20;
+/// Windows never grow beyond this; queues are bounded far below it.
+pub const MAX_CWND: u32 = 8 << 20;
+/// Segments to restart with after a timeout (as RFC 6928 starts).
+pub const RESTART_SEGMENTS: u32 = 10;
+/// Segments a round trip that congestion avoidance adds. Reno's one segment suits a shared bottleneck; here the
+/// bottleneck, if a guest has built one behind the tap, is its own.
+pub const AVOIDANCE_SEGMENTS: u32 = 8;
+
+/// An acknowledgement that a reply is likely to carry waits this long. The guest's Nagle algorithm may wait for it, so
+/// it is far below the usual 40 ms; libslirp waited 2 ms as well.
+pub const ACK_DELAY: Duration = Duration::from_millis(2);
+/// Dataless segments outside the window are answered at most this often per connection, so that two confused ends
+/// cannot keep each other busy.
+pub const OUT_OF_WINDOW_INTERVAL: Duration = Duration::from_millis(50);
+/// Challenge acknowledgements of all connections together, per second (RFC 5961 section 7).
+pub const CHALLENGES_PER_SECOND: u32 = 500;
+/// A closed window has to reopen this far before the guest is told, or half the share where that is less: one
+/// super-frame.
+pub const WINDOW_STEP: u32 = 64 * 1024;
+
+/// The host's answer to a connect is waited for this long (slirp4netns: 75 s).
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(75);
+/// SYN or SYN-ACK retransmissions before giving up (Linux: 5).
+pub const MAX_SYN_RETRIES: u8 = 5;
+/// Retransmissions of one segment before giving up: about six minutes.
+pub const MAX_RETRIES: u8 = 15;
+/// Same once the host side is over and nobody waits for the outcome (Linux `tcp_orphan_retries`).
+pub const MAX_ORPHAN_RETRIES: u8 = 8;
+/// A window probe's longest distance: the guest may come back any time and its update may be lost.
+pub const PERSIST_MAX: Duration = Duration::from_secs(10);
+/// The guest may keep its window closed for this long once the host side is over.
+pub const ORPHAN_STALL: Duration = Duration::from_secs(600);
+/// TIME_WAIT, as slirp4netns: segments do not linger on a tap.
+pub const TIME_WAIT: Duration = Duration::from_secs(10);
+/// An idle connection is probed after this (RFC 9293 section 3.8.4: not less than two hours).
+pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(7200);
+/// In FIN_WAIT_2 the guest is asked earlier whether it still knows the connection: that is where sockets leak.
+pub const FIN_WAIT_2_IDLE: Duration = Duration::from_secs(60);
+/// Distance of further probes.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// Unanswered probes before the connection is given up.
+pub const KEEPALIVE_PROBES: u8 = 6;
+/// The guest is gone, the host does not take what is left: this long without progress, then reset.
+pub const DRAIN_STALL: Duration = Duration::from_secs(600);
