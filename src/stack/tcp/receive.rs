@@ -59,6 +59,8 @@ pub struct Receiver {
     pub acked: Seq,
     /// Our window scale; zero when the guest offered none.
     pub shift: u8,
+    /// Payload has come.
+    fed: bool,
     /// Where the guest's FIN stands, once one has been seen.
     pub fin: Option<Seq>,
     queue: SpanQueue,
@@ -79,6 +81,7 @@ impl Receiver {
             adv: nxt,
             acked: nxt,
             shift: 0,
+            fed: false,
             fin: None,
             queue: SpanQueue::default(),
             lent: 0,
@@ -92,16 +95,6 @@ impl Receiver {
     /// Bytes in order and not yet taken by the host.
     pub const fn queued(&self) -> usize {
         self.queue.bytes()
-    }
-
-    /// True while a send to the host is outstanding.
-    pub const fn sending(&self) -> bool {
-        self.lent > 0
-    }
-
-    /// True when payload waits beyond a gap.
-    pub fn has_gap(&self) -> bool {
-        !self.pieces.is_empty()
     }
 
     /// True when the guest's FIN has been reached.
@@ -147,16 +140,15 @@ impl Receiver {
         (left.div_ceil(1 << shift)).min(u32::from(u16::MAX)) as u16
     }
 
-    /// True when the window has reopened far enough that the guest should hear of it.
+    /// True when the window has reopened far enough that the guest should hear of it though it sends nothing: it may
+    /// be waiting, for less than two super-frames are left to it.
     pub fn window_update_due(&self, pool: &Pool) -> bool {
-        let room = self.room(pool).min(u32::from(u16::MAX) << self.shift);
-        let gain = (self.nxt + room).since(self.adv);
+        let most = u32::from(u16::MAX) << self.shift;
+        let gain = (self.nxt + self.room(pool).min(most)).since(self.adv);
         let left = self.adv.since(self.nxt);
-        let share = pool.limits.receive_bytes;
-        // Nearly closed: the first useful step. Otherwise: when half the share is new, so that a guest that fills
-        // the window never waits, and a slow one is not told of every byte.
-        let step = if left < WINDOW_STEP { WINDOW_STEP.min(share / 2) } else { share / 2 };
-        gain >= step.max(1)
+        let step = WINDOW_STEP.min(pool.limits.receive_bytes / 2).min(most / 2).max(1);
+        // Before the first byte the window of the handshake will do: most connections never need more.
+        self.fed && left < 2 * WINDOW_STEP && gain >= step
     }
 
     /// Notes that `len` old bytes came again.
@@ -232,6 +224,7 @@ impl Receiver {
             return false;
         }
         self.nxt += span.len;
+        self.fed = true;
         true
     }
 

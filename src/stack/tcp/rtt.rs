@@ -15,18 +15,12 @@ pub const RTO_MAX: Duration = Duration::from_secs(30);
 const RTO_INITIAL: Duration = Duration::from_secs(1);
 
 /// The estimator of one connection. Microseconds inside: small, and fine enough for a 200 ms floor.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Rtt {
     srtt: u32,
     var: u32,
     backoff: u8,
     timed: Option<(Seq, Time)>,
-}
-
-impl Default for Rtt {
-    fn default() -> Self {
-        Self { srtt: 0, var: 0, backoff: 0, timed: None }
-    }
 }
 
 impl Rtt {

@@ -16,6 +16,7 @@ pub struct Scoreboard {
 
 impl Scoreboard {
     /// True when nothing is noted.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }

@@ -168,11 +168,6 @@ impl Sender {
         self.fin = true;
     }
 
-    /// True once our FIN has been sent.
-    pub const fn fin_sent(&self) -> bool {
-        self.fin_sent
-    }
-
     /// True once our FIN has been acknowledged.
     pub fn fin_acked(&self) -> bool {
         self.fin_sent && self.una == self.nxt

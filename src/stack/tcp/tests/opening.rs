@@ -1,0 +1,154 @@
+//! How connections begin, and how they fail to.
+
+use super::*;
+use crate::flow::DropReason;
+
+#[test]
+fn the_host_connects_first_and_the_guest_is_answered_then() {
+    let mut w = World::new();
+    let id = w.dial();
+    // Impatience is absorbed.
+    let syn = w.syn();
+    w.segment(&syn, 0);
+    assert_eq!(w.flush(), []);
+    w.host(id, HostEvent::Connected);
+    let reply = only(&w.flush());
+    assert_eq!(reply.tcp.ack, IRS.wrapping_add(1));
+    assert_eq!(reply.tcp.options.mss, Some(1460));
+    assert!(reply.tcp.options.sack_permitted);
+    assert!(reply.tcp.options.window_scale.is_some_and(|s| s > 0));
+    assert_eq!((reply.tcp.src_port, reply.tcp.dst_port), (80, 40000));
+    // A lost SYN-ACK is sent again when the SYN comes again.
+    w.segment(&syn, 0);
+    assert_eq!(only(&w.flush()).tcp, reply.tcp);
+}
+
+#[test]
+fn options_are_echoes_of_the_guests() {
+    let mut w = World::new();
+    let bare = w.tcp(IRS, 0, Flags::SYN);
+    w.segment(&bare, 0);
+    let actions = w.flush();
+    let [Action::Open(id, Open::Tcp { remote, bind: None })] = actions.as_slice() else { panic!() };
+    assert_eq!(*remote, w.remote);
+    w.host(*id, HostEvent::Connected);
+    let reply = only(&w.flush());
+    assert_eq!((reply.tcp.options.window_scale, reply.tcp.options.sack_permitted), (None, false));
+}
+
+#[test]
+fn a_refused_connection_is_a_reset() {
+    for error in [HostError::Refused, HostError::Reset, HostError::TimedOut, HostError::Exhausted] {
+        let mut w = World::new();
+        let id = w.dial();
+        w.host(id, HostEvent::ConnectFailed(error));
+        let actions = w.flush();
+        let reset = only(&actions);
+        assert!(reset.is(Flags::RST.with(Flags::ACK)));
+        assert_eq!(reset.tcp.ack, IRS.wrapping_add(1));
+        assert!(closed(&actions).is_some());
+        w.assert_empty();
+    }
+}
+
+#[test]
+fn no_answer_from_the_host_is_a_reset_after_75_seconds() {
+    let mut w = World::new();
+    w.dial();
+    assert_eq!(w.wait(Duration::from_secs(74)), []);
+    let actions = w.wait(Duration::from_secs(2));
+    assert!(only(&actions).is(Flags::RST));
+    assert_eq!(closed(&actions), Some(Close::Reset));
+    w.assert_empty();
+}
+
+#[test]
+fn a_stranger_is_reset_but_never_for_a_reset() {
+    let mut w = World::new();
+    let stray = w.tcp(5, 77, Flags::ACK);
+    w.segment(&stray, 10);
+    let reset = only(&w.flush());
+    assert_eq!((reset.tcp.seq, reset.tcp.flags), (77, Flags::RST));
+    let stray = w.tcp(5, 0, Flags::FIN);
+    w.segment(&stray, 10);
+    let reset = only(&w.flush());
+    assert_eq!((reset.tcp.ack, reset.tcp.flags), (16, Flags::RST.with(Flags::ACK)));
+    let stray = w.tcp(5, 77, Flags::RST);
+    w.segment(&stray, 0);
+    assert_eq!(w.flush(), []);
+    w.assert_empty();
+}
+
+#[test]
+fn the_table_is_bounded() {
+    let mut w = World::new();
+    w.engine.pool.limits.flows = 1;
+    w.establish();
+    w.guest.set_port(40001);
+    let syn = w.syn();
+    w.segment(&syn, 0);
+    assert!(only(&w.flush()).is(Flags::RST));
+    assert_eq!(w.counters.dropped(DropReason::NoRoom), 1);
+}
+
+#[test]
+fn a_flood_of_syns_costs_a_bounded_number_of_sockets() {
+    let mut w = World::new();
+    w.engine.pool.limits.half_open = 10;
+    let mut open = 0usize;
+    for port in 1..2000 {
+        w.guest.set_port(port);
+        let syn = w.syn();
+        w.segment(&syn, 0);
+        for action in w.flush() {
+            match action {
+                Action::Open(..) => open += 1,
+                Action::Close(..) => open -= 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(open <= 10 && w.engine.len() == open && w.engine.half_open.len() <= 84);
+    }
+}
+
+#[test]
+fn we_dial_the_guest_and_it_may_dial_us_at_the_same_moment() {
+    for simultaneous in [false, true] {
+        let mut w = World::new();
+        let (guest, remote) = (w.guest, w.remote);
+        let id = w.run(|e, cx| e.connect(cx, guest, remote)).unwrap();
+        let syn = only(&w.flush());
+        assert_eq!(syn.tcp.flags, Flags::SYN);
+        let mut reply = w.syn();
+        if simultaneous {
+            w.segment(&reply, 0);
+            assert!(only(&w.flush()).is(Flags::SYN.with(Flags::ACK)));
+        }
+        reply.flags = Flags::SYN.with(Flags::ACK);
+        reply.ack = syn.tcp.seq.wrapping_add(1);
+        w.segment(&reply, 0);
+        let actions = w.flush();
+        assert_eq!(only(&actions).tcp.ack, IRS.wrapping_add(1));
+        assert!(actions.contains(&Action::Receive(id, true)));
+    }
+}
+
+#[test]
+fn ipv6_and_a_lower_path_mtu_shape_the_segments() {
+    let mut w = World::v6();
+    let mut syn = w.syn();
+    syn.options.mss = Some(9000);
+    let c = w.establish_with(&syn);
+    let (guest, remote) = (w.guest, w.remote);
+    w.receive(c.id, 10_000);
+    let frame = only(&w.flush());
+    assert_eq!((frame.len, frame.gso), (10_000, Gso::Tcp { mss: 1440 }));
+    // Too big after all: sent again at once, in smaller segments.
+    w.run(|e, cx| e.too_big(cx, guest, remote, 1400));
+    let again = only(&w.flush());
+    assert_eq!((again.tcp.seq, again.gso), (frame.tcp.seq, Gso::Tcp { mss: 1340 }));
+    assert_eq!(again.spans, frame.spans);
+    // A forged report cannot make us send dust.
+    w.run(|e, cx| e.too_big(cx, guest, remote, 10));
+    assert_eq!(only(&w.flush()).gso, Gso::Tcp { mss: 1220 });
+}
