@@ -34,6 +34,7 @@ mod ops;
 mod provided;
 mod setup;
 mod slots;
+pub mod sockopt;
 
 pub use complete::{Completion, Data};
 pub use error::RingError;

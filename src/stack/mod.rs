@@ -235,6 +235,11 @@ impl Stack {
         &self.net
     }
 
+    /// Counts a drop that the caller made before a frame or datagram could become the stack's.
+    pub fn count_drop(&mut self, why: crate::flow::DropReason) {
+        self.counters.drop(why);
+    }
+
     /// Counters so far.
     pub fn counters(&self) -> &PlaneCounters {
         &self.counters

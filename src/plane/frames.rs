@@ -1,0 +1,199 @@
+//! Frames between tap and stack: the virtio-net header, short copies, checksums, and software segmentation where the
+//! tap has no offload.
+//!
+//! A frame arrives in a 72 KiB slot of the tap's buffer ring. A short one is copied to a small slot right away, so
+//! that the large slot returns to the ring whatever becomes of the payload; a long one stays where it is until the
+//! host has taken it.
+
+use super::pcap::Pcap;
+use super::shard::{End, Shard};
+use super::tag::Tag;
+use crate::buf::{Class, SMALL_SLOT, Span};
+use crate::flow::DropReason;
+use crate::ring::{Completion, Data};
+use crate::stack::{Emit, FrameMeta};
+use crate::wire::vnet::{self, RxCsum};
+use crate::wire::{self, Gso, checksum};
+use nix::errno::Errno;
+use std::os::fd::AsFd;
+use tracing::{debug, warn};
+
+impl Shard {
+    pub(super) fn arm_tap(&mut self) {
+        self.tap_starved = false;
+        self.ring.read_frames(self.tap.fd.as_fd(), Tag::TapRead);
+    }
+
+    pub(super) fn on_tap_read(&mut self, c: Completion<Tag>) -> Option<End> {
+        match c.result {
+            Ok(_) => {
+                if let Data::Span(span) = c.data {
+                    self.on_frame(span);
+                }
+                if !c.more {
+                    self.arm_tap();
+                }
+            }
+            Err(Errno::ENOBUFS) if !c.more => self.tap_starved = true,
+            Err(Errno::EBADFD | Errno::ENODEV) => return Some(End::TapGone),
+            // The device is down, or the wait was interrupted: the read stays wanted.
+            Err(Errno::EINTR | Errno::EAGAIN | Errno::EIO) if !c.more => self.arm_tap(),
+            Err(e) => {
+                debug!("reading the tap: {e}");
+                if !c.more {
+                    return Some(End::Ring(e.into()));
+                }
+            }
+        }
+        None
+    }
+
+    fn on_frame(&mut self, whole: Span) {
+        let (rx, frame) = if self.tap.vnet {
+            let frame = whole.skip(vnet::LEN as u32);
+            let header = self.ring.arena().bytes(whole.take(vnet::LEN as u32));
+            (vnet::decode(header, frame.len as usize), frame)
+        } else {
+            (Ok(vnet::Rx { csum: RxCsum::Unknown, gso: Gso::None }), whole)
+        };
+        let Ok(rx) = rx else {
+            self.stack.count_drop(DropReason::Malformed);
+            return self.ring.release(whole.buf);
+        };
+        if rx.csum == RxCsum::Unknown && !is_sound(self.ring.arena().bytes(frame)) {
+            self.stack.count_drop(DropReason::BadChecksum);
+            return self.ring.release(whole.buf);
+        }
+        let at = self.shrink(frame);
+        let bytes = self.ring.arena().bytes(at);
+        record(&mut self.pcap, [bytes].into_iter());
+        self.stack.handle_frame(self.now, FrameMeta { gso: rx.gso }, bytes, at);
+    }
+
+    /// Moves a short run of bytes to a small slot, if one is free.
+    pub(super) fn shrink(&mut self, span: Span) -> Span {
+        if span.len as usize > SMALL_SLOT {
+            return span;
+        }
+        let arena = self.ring.arena_mut();
+        let Some(small) = arena.alloc(Class::Small) else { return span };
+        let to = Span::new(small, 0, span.len);
+        arena.copy(span, to);
+        self.ring.release(span.buf);
+        to
+    }
+
+    pub(super) fn emit(&mut self, emit: &Emit) {
+        if self.pcap.is_some() {
+            let arena = self.ring.arena();
+            let parts = std::iter::once(&emit.head[..]).chain(emit.spans.iter().map(|s| arena.bytes(*s)));
+            record(&mut self.pcap, parts);
+        }
+        let payload_len = emit.payload_len();
+        if wire::segment::needs_software(&self.caps, &emit.head, payload_len, emit.csum, emit.gso) {
+            return self.emit_in_software(emit);
+        }
+        let fd = self.tap.fd.as_fd();
+        let header = vnet::encode(&emit.head, payload_len, emit.csum, emit.gso);
+        let header = if self.tap.vnet { &header[..] } else { &[] };
+        self.ring.write_frame(fd, header, &emit.head, &emit.spans, Tag::TapWrite);
+    }
+
+    fn emit_in_software(&mut self, emit: &Emit) {
+        self.gathered.clear();
+        for span in &emit.spans {
+            self.gathered.extend_from_slice(self.ring.arena().bytes(*span));
+        }
+        let (ring, fd, vnet_used) = (&mut self.ring, self.tap.fd.as_fd(), self.tap.vnet);
+        let mut write = |header: &[u8], frame: &[u8]| {
+            let mut bytes = Vec::with_capacity(header.len() + frame.len());
+            if vnet_used {
+                bytes.extend_from_slice(header);
+            }
+            bytes.extend_from_slice(frame);
+            ring.write_bytes(fd, bytes, Tag::TapWrite);
+        };
+        let cut = wire::segment::cut(
+            &emit.head,
+            &self.gathered,
+            emit.csum,
+            emit.gso,
+            &self.caps,
+            &mut self.scratch,
+            &mut write,
+        );
+        if let Err(e) = cut {
+            debug!("segmenting in software: {e}");
+        }
+    }
+
+    pub(super) fn emit_bytes(&mut self, frame: Vec<u8>) {
+        record(&mut self.pcap, [&frame[..]].into_iter());
+        let fd = self.tap.fd.as_fd();
+        if self.tap.vnet {
+            // All zeroes: nothing left to do.
+            let mut bytes = Vec::with_capacity(vnet::LEN + frame.len());
+            bytes.resize(vnet::LEN, 0);
+            bytes.extend_from_slice(&frame);
+            self.ring.write_bytes(fd, bytes, Tag::TapWrite);
+        } else {
+            self.ring.write_bytes(fd, frame, Tag::TapWrite);
+        }
+    }
+
+    pub(super) fn on_tap_written(&mut self, c: &Completion<Tag>) {
+        // EIO: the device is down; the frame is lost as it would be on any link. Anything else is worth a line.
+        if let Err(e) = c.result
+            && e != Errno::EIO
+        {
+            debug!("writing to the tap: {e}");
+        }
+    }
+
+    /// Puts the parts of a reassembled packet together and hands it back as a frame.
+    pub(super) fn inject(&mut self, head: &[u8], spans: &[Span]) {
+        let len = head.len() + spans.iter().map(|s| s.len as usize).sum::<usize>();
+        let arena = self.ring.arena_mut();
+        let class = if len <= SMALL_SLOT { Class::Small } else { Class::Tap };
+        let Some(buf) = arena.alloc(class) else {
+            return self.stack.count_drop(DropReason::NoRoom);
+        };
+        let whole = Span::new(buf, 0, len as u32);
+        arena.bytes_mut(whole.take(head.len() as u32)).copy_from_slice(head);
+        let mut rest = whole.skip(head.len() as u32);
+        for span in spans {
+            arena.copy(*span, rest.take(span.len));
+            rest = rest.skip(span.len);
+        }
+        if !is_sound(arena.bytes(whole)) {
+            self.stack.count_drop(DropReason::BadChecksum);
+            return self.ring.release(buf);
+        }
+        let bytes = self.ring.arena().bytes(whole);
+        self.stack.handle_frame(self.now, FrameMeta { gso: Gso::None }, bytes, whole);
+    }
+
+    pub(super) fn flush_pcap(&mut self) {
+        if let Some(pcap) = &mut self.pcap
+            && let Err(e) = pcap.flush()
+        {
+            warn!("the capture ends here: {e}");
+            self.pcap = None;
+        }
+    }
+}
+
+/// False when the transport checksum is wrong. A frame that does not parse is left to the stack, which counts it.
+fn is_sound(bytes: &[u8]) -> bool {
+    wire::parse(bytes).map_or(true, |frame| checksum::verify_transport(bytes, &frame))
+}
+
+/// Records a frame in the capture, if there is one; the first error ends it.
+fn record<'a>(pcap: &mut Option<Pcap>, parts: impl Iterator<Item = &'a [u8]> + Clone) {
+    if let Some(open) = pcap
+        && let Err(e) = open.frame(parts)
+    {
+        warn!("the capture ends here: {e}");
+        *pcap = None;
+    }
+}

@@ -1,0 +1,220 @@
+//! One shard: one thread, one ring, one stack. The only place where actions become submission queue entries and
+//! completions become events.
+//!
+//! Theory of operation. The loop is: wait for completions (at most until the stack's next deadline), turn each into a
+//! call of the stack, tell the stack that the batch is over, carry out every action it queued, and wait again. All
+//! entries that a batch produced are submitted by the wait of the next round: one system call for each batch, however
+//! many frames and sockets it touched. Time is read once per batch.
+//!
+//! ```text
+//! tap ---- frames --->  frames.rs  --handle_frame-->  stack  --Emit------------> frames.rs ----> tap
+//! sockets  bytes  --->  streams.rs --handle_host--->         --SendStream------> streams.rs ---> socket
+//!          datagrams->  messages.rs                          --SendDatagrams---> messages.rs
+//! ```
+//!
+//! Limits: a batch handles at most [`BATCH`] completions before actions are carried out, so that one busy source does
+//! not keep the others waiting.
+
+use super::datagrams::Outbox;
+use super::pcap::Pcap;
+use super::sockets::Sockets;
+use super::tag::Tag;
+use crate::flow::{FlowId, Time};
+use crate::msg::Channel;
+use crate::ring::{Completion, Data, Ring};
+use crate::stack::{Action, Stack};
+use crate::tap::Tap;
+use crate::wire::segment::{Caps, Scratch};
+use nix::poll::PollFlags;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+use tracing::debug;
+
+/// Completions handled before the actions they caused are carried out.
+const BATCH: usize = 256;
+/// After this long without traffic the memory of free buffers goes back to the kernel. One wake-up after each busy
+/// spell, none while idle.
+const TRIM_AFTER: Duration = Duration::from_secs(10);
+
+/// A shard at work.
+pub struct Shard {
+    pub(super) ring: Ring<Tag>,
+    pub(super) tap: Tap,
+    pub(super) caps: Caps,
+    pub(super) stack: Stack,
+    pub(super) sockets: Sockets,
+    pub(super) outbox: Outbox,
+    pub(super) pcap: Option<Pcap>,
+    pub(super) channel: Channel,
+    pub(super) now: Time,
+    /// Descriptors whose flow is closed: closed after the next submission.
+    pub(super) graveyard: Vec<OwnedFd>,
+    /// Flows whose receive ended for want of buffers.
+    pub(super) starved: Vec<FlowId>,
+    /// The tap read ended for want of buffers.
+    pub(super) tap_starved: bool,
+    /// Work space of the software segmenter.
+    pub(super) scratch: Scratch,
+    pub(super) gathered: Vec<u8>,
+    /// When to give memory back; `None` once that is done.
+    trim_at: Option<Time>,
+    origin: Instant,
+}
+
+/// What a shard is made of.
+pub struct Parts {
+    /// The ring, with its memory.
+    pub ring: Ring<Tag>,
+    /// The guest's device.
+    pub tap: Tap,
+    /// The stack.
+    pub stack: Stack,
+    /// A capture of the tap, if one was asked for.
+    pub pcap: Option<Pcap>,
+    /// Identification of the first IPv6 packet that is fragmented here; random (RFC 7739).
+    pub fragment_id: u32,
+}
+
+/// Why the loop ended.
+#[derive(Debug)]
+pub enum End {
+    /// Control asked for it, or is gone.
+    Asked,
+    /// The tap's device is gone: the namespace was taken down.
+    TapGone,
+    /// The ring failed.
+    Ring(io::Error),
+}
+
+impl Shard {
+    /// Puts the parts together. Nothing is armed before [`Shard::run`].
+    pub fn new(parts: Parts, channel: Channel) -> Self {
+        let Parts { ring, tap, stack, pcap, fragment_id } = parts;
+        // With a virtio-net header the kernel takes partial checksums and TCP super-frames from us whatever was
+        // negotiated, which is about what it hands over; UDP ones only where it knows them (6.2).
+        let caps = Caps {
+            vnet: tap.vnet,
+            csum: tap.vnet,
+            tso4: tap.vnet,
+            tso6: tap.vnet,
+            uso: tap.vnet && tap.offloads.uso,
+            mtu: stack.network().mtu,
+        };
+        Self {
+            ring,
+            tap,
+            caps,
+            stack,
+            sockets: Sockets::default(),
+            outbox: Outbox::default(),
+            pcap,
+            channel,
+            now: Time::ZERO,
+            graveyard: Vec::new(),
+            starved: Vec::new(),
+            tap_starved: false,
+            scratch: Scratch::new(fragment_id),
+            gathered: Vec::new(),
+            trim_at: None,
+            origin: Instant::now(),
+        }
+    }
+
+    /// Carries traffic until told to stop or until it cannot go on.
+    pub fn run(&mut self) -> End {
+        self.arm_tap();
+        self.arm_control();
+        loop {
+            self.read_clock();
+            let deadline = self.stack.poll_timeout().into_iter().chain(self.trim_at).min();
+            if let Err(e) = self.ring.wait(deadline.map(|at| at.since(self.now))) {
+                return End::Ring(e);
+            }
+            self.graveyard.clear();
+            self.read_clock();
+            for _ in 0..BATCH {
+                let Some(completion) = self.ring.completion() else { break };
+                if let Some(end) = self.dispatch(completion) {
+                    return end;
+                }
+                self.trim_at = Some(self.now + TRIM_AFTER);
+            }
+            if self.stack.poll_timeout().is_some_and(|at| at <= self.now) {
+                self.stack.handle_timeout(self.now);
+            }
+            self.stack.end_batch(self.now);
+            while let Some(action) = self.stack.poll_action() {
+                self.perform(action);
+            }
+            self.feed_the_starved();
+            self.flush_pcap();
+            if self.trim_at.is_some_and(|at| at <= self.now) {
+                self.trim_at = None;
+                self.ring.trim();
+            }
+        }
+    }
+
+    fn read_clock(&mut self) {
+        let nanos = u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.now = Time::from_nanos(nanos);
+    }
+
+    fn dispatch(&mut self, c: Completion<Tag>) -> Option<End> {
+        match c.tag {
+            Tag::TapRead => return self.on_tap_read(c),
+            Tag::TapWrite => self.on_tap_written(&c),
+            Tag::Control => return self.on_control(&c),
+            Tag::Connect(flow) => self.on_connected(flow, &c),
+            Tag::Receive(flow) => self.on_received(flow, c),
+            Tag::Send(flow) => self.on_sent(flow, &c),
+            Tag::ReceiveMessages(flow) => self.on_messages(flow, c),
+            Tag::SendMessage(key) => self.on_message_sent(key, &c),
+            Tag::Shutdown => {}
+        }
+        None
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Emit(emit) => self.emit(&emit),
+            Action::EmitBytes(bytes) => self.emit_bytes(bytes),
+            Action::Open(flow, open) => self.open(flow, &open),
+            Action::SendStream(flow, spans) => self.send_stream(flow, &spans),
+            Action::SendDatagrams(flow, data) => self.send_datagrams(flow, data),
+            Action::Receive(flow, on) => self.receive(flow, on),
+            Action::ShutdownWrite(flow) => self.shutdown_write(flow),
+            Action::Close(flow, how) => self.close(flow, how),
+            Action::Copy { from, to } => {
+                self.ring.arena_mut().copy(from, to);
+            }
+            Action::Inject { head, spans } => self.inject(&head, &spans),
+            Action::Release(buf) => self.ring.release(buf),
+        }
+    }
+
+    /// Gives a buffer back that a completion brought for a flow which is no more.
+    pub(super) fn discard(&mut self, data: Data) {
+        match data {
+            Data::Span(span) | Data::Message { data: span, .. } => self.ring.release(span.buf),
+            Data::None | Data::Fd(_) => {}
+        }
+    }
+
+    fn arm_control(&mut self) {
+        self.ring.poll(self.channel.as_fd(), PollFlags::POLLIN, false, Tag::Control);
+    }
+
+    fn on_control(&mut self, c: &Completion<Tag>) -> Option<End> {
+        if let Err(e) = c.result {
+            debug!("polling the channel to control: {e}");
+            return Some(End::Asked);
+        }
+        if !super::control::serve(&self.channel, &mut self.stack, self.now) {
+            return Some(End::Asked);
+        }
+        self.arm_control();
+        None
+    }
+}

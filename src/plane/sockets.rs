@@ -1,0 +1,143 @@
+//! The host sockets of the flows: made here with every option they need, found by flow, and closed when it is safe.
+//!
+//! Theory of operation. The stack names flows; this table keeps one socket for each. A socket leaves the table at once
+//! when the stack says `Close`, but its descriptor is only closed after the next submission: submission queue entries
+//! name descriptors by number, and a number that is closed early could be taken by the next socket before the kernel
+//! reads the entry. Operations still in flight hold the file itself.
+
+use crate::flow::FlowId;
+use crate::ring::{OpId, sockopt as sockopt_extra};
+use crate::stack::Open;
+use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Receive buffer asked for on datagram sockets: a burst of 64 KiB super-datagrams must fit while the plane works on
+/// something else. The kernel clips it to `net.core.rmem_max`.
+const DATAGRAM_RCVBUF: usize = 4 << 20;
+
+/// One flow's socket.
+#[derive(Debug)]
+pub struct HostSocket {
+    /// Whose it is.
+    pub flow: FlowId,
+    /// The descriptor; `Err` when the host refused to make one, with its reason.
+    pub fd: Result<OwnedFd, Errno>,
+    /// The armed receive, if any.
+    pub receiving: Option<OpId>,
+    /// The stack wants bytes.
+    pub want_receive: bool,
+    /// The stack asked for a FIN while a send was in flight.
+    pub shutdown_after_send: bool,
+    /// A send is in flight.
+    pub sending: bool,
+    /// Don't-fragment is set on the socket.
+    pub dont_fragment: bool,
+}
+
+impl HostSocket {
+    /// A socket for `open`, non-blocking and bound as asked.
+    pub fn open(flow: FlowId, open: &Open) -> Self {
+        let fd = make(open).map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw));
+        Self {
+            flow,
+            fd,
+            receiving: None,
+            want_receive: false,
+            shutdown_after_send: false,
+            sending: false,
+            dont_fragment: false,
+        }
+    }
+
+    /// The descriptor to operate on.
+    pub fn fd(&self) -> Result<BorrowedFd<'_>, Errno> {
+        self.fd.as_ref().map(AsFd::as_fd).map_err(|e| *e)
+    }
+
+    /// Sets or clears don't-fragment for what is sent from now on (`IP_MTU_DISCOVER`).
+    pub fn set_dont_fragment(&mut self, v6: bool, on: bool) {
+        // The kernel's default is to set the bit and to fragment here what does not fit.
+        if let Ok(fd) = &self.fd
+            && self.dont_fragment != on
+        {
+            let _ = sockopt_extra::set_dont_fragment(fd.as_fd(), v6, on);
+            self.dont_fragment = on;
+        }
+    }
+}
+
+fn make(open: &Open) -> io::Result<OwnedFd> {
+    let (dest, kind, protocol, bind) = match *open {
+        Open::Tcp { remote, bind } => (remote.ip(), Type::STREAM, Protocol::TCP, bind),
+        Open::Udp { sample, bind } => (sample.ip(), Type::DGRAM, Protocol::UDP, bind),
+        Open::Ping { sample, bind } => {
+            (sample, Type::DGRAM, if sample.is_ipv4() { Protocol::ICMPV4 } else { Protocol::ICMPV6 }, bind)
+        }
+    };
+    let domain = if dest.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+    let socket = Socket::new(domain, kind.nonblocking().cloexec(), Some(protocol))?;
+    match open {
+        Open::Tcp { .. } => {
+            // The guest's own stack decides when to send; urgent data stays in line and is bounded by the stream.
+            socket.set_tcp_nodelay(true)?;
+            socket.set_out_of_band_inline(true)?;
+        }
+        Open::Udp { .. } => {
+            let _ = socket.set_recv_buffer_size(DATAGRAM_RCVBUF);
+            datagram_options(&socket, dest)?;
+            // Without it (an old kernel) datagrams arrive one by one.
+            let _ = setsockopt(&socket, sockopt::UdpGroSegment, &true);
+        }
+        Open::Ping { .. } => datagram_options(&socket, dest)?,
+    }
+    if let Some(source) = bind {
+        socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
+    }
+    Ok(socket.into())
+}
+
+/// Errors are queued with their origin, and the type of service travels with each datagram.
+fn datagram_options(socket: &Socket, dest: IpAddr) -> io::Result<()> {
+    if dest.is_ipv4() {
+        setsockopt(socket, sockopt::Ipv4RecvErr, &true)?;
+        let _ = socket.set_recv_tos_v4(true);
+    } else {
+        socket.set_only_v6(true).or_else(|e| if dest.is_ipv6() { Ok(()) } else { Err(e) })?;
+        setsockopt(socket, sockopt::Ipv6RecvErr, &true)?;
+        let _ = socket.set_recv_tclass_v6(true);
+    }
+    Ok(())
+}
+
+/// All sockets, by flow.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    by_kind: [Vec<Option<Box<HostSocket>>>; 4],
+}
+
+impl Sockets {
+    /// Keeps `socket` under its flow.
+    pub fn insert(&mut self, socket: HostSocket) -> &mut HostSocket {
+        let table = &mut self.by_kind[socket.flow.kind() as usize];
+        let index = socket.flow.index();
+        if index >= table.len() {
+            table.resize_with(index + 1, || None);
+        }
+        table[index].insert(Box::new(socket))
+    }
+
+    /// The socket of `flow`, unless it has been closed.
+    pub fn get_mut(&mut self, flow: FlowId) -> Option<&mut HostSocket> {
+        self.by_kind[flow.kind() as usize].get_mut(flow.index())?.as_deref_mut().filter(|s| s.flow == flow)
+    }
+
+    /// Takes the socket out.
+    pub fn remove(&mut self, flow: FlowId) -> Option<Box<HostSocket>> {
+        self.get_mut(flow)?;
+        self.by_kind[flow.kind() as usize][flow.index()].take()
+    }
+}

@@ -1,0 +1,175 @@
+//! TCP sockets of the flows: connect, receive, send, and the ways they end.
+
+use super::errno::host_error;
+use super::shard::Shard;
+use super::sockets::HostSocket;
+use super::tag::Tag;
+use crate::buf::{Class, SMALL_MAX, Span};
+use crate::flow::{FlowId, Kind};
+use crate::ring::{Completion, Data};
+use crate::stack::{Close, HostEvent, Open};
+use nix::errno::Errno;
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+impl Shard {
+    pub(super) fn open(&mut self, flow: FlowId, open: &Open) {
+        let socket = self.sockets.insert(HostSocket::open(flow, open));
+        match (socket.fd(), *open) {
+            (Ok(fd), Open::Tcp { remote, .. }) => {
+                self.ring.connect(fd, remote, Tag::Connect(flow));
+            }
+            (Err(e), Open::Tcp { .. }) => {
+                self.stack.handle_host(self.now, flow, HostEvent::ConnectFailed(host_error(e)));
+            }
+            // A datagram socket that could not be made says so when it is first used.
+            _ => {}
+        }
+    }
+
+    pub(super) fn on_connected(&mut self, flow: FlowId, c: &Completion<Tag>) {
+        if self.sockets.get_mut(flow).is_none() {
+            return;
+        }
+        let event = match c.result {
+            Ok(_) => HostEvent::Connected,
+            Err(e) => HostEvent::ConnectFailed(host_error(e)),
+        };
+        self.stack.handle_host(self.now, flow, event);
+    }
+
+    pub(super) fn receive(&mut self, flow: FlowId, on: bool) {
+        let Some(socket) = self.sockets.get_mut(flow) else { return };
+        socket.want_receive = on;
+        match (on, socket.receiving) {
+            (true, None) => self.arm_receive(flow),
+            (false, Some(op)) => self.ring.cancel(op),
+            _ => {}
+        }
+    }
+
+    fn arm_receive(&mut self, flow: FlowId) {
+        let Some(socket) = self.sockets.get_mut(flow) else { return };
+        let Ok(fd) = socket.fd() else { return };
+        let op = match flow.kind() {
+            Kind::Tcp => self.ring.receive(fd, Tag::Receive(flow)),
+            Kind::Udp | Kind::Ping | Kind::Dns => self.ring.receive_messages(fd, Tag::ReceiveMessages(flow)),
+        };
+        socket.receiving = Some(op);
+    }
+
+    /// The armed receive has ended: arm it again if it is still wanted, or remember that buffers were missing.
+    pub(super) fn rearm(&mut self, flow: FlowId, starved: bool) {
+        let Some(socket) = self.sockets.get_mut(flow) else { return };
+        socket.receiving = None;
+        if !socket.want_receive {
+            return;
+        }
+        if starved {
+            self.starved.push(flow);
+        } else {
+            self.arm_receive(flow);
+        }
+    }
+
+    /// Half of a class's slots are free again: arming a receive into an empty ring would end at once (liburing#1275).
+    fn recovered(&self, class: Class) -> bool {
+        self.ring.buffers_available(class) * 2 >= self.ring.buffers_total(class)
+    }
+
+    pub(super) fn feed_the_starved(&mut self) {
+        if !self.starved.is_empty() && self.recovered(Class::Host) {
+            for flow in std::mem::take(&mut self.starved) {
+                if self.sockets.get_mut(flow).is_some_and(|s| s.want_receive && s.receiving.is_none()) {
+                    self.arm_receive(flow);
+                }
+            }
+        }
+        if self.tap_starved && self.recovered(Class::Tap) {
+            self.arm_tap();
+        }
+    }
+
+    pub(super) fn on_received(&mut self, flow: FlowId, c: Completion<Tag>) {
+        if self.sockets.get_mut(flow).is_none_or(|s| s.receiving != Some(c.op)) {
+            return self.discard(c.data);
+        }
+        match c.result {
+            Ok(0) => {
+                self.discard(c.data);
+                if let Some(socket) = self.sockets.get_mut(flow) {
+                    // Nothing more will come; a later `Receive(true)` must not arm into an endless row of ends.
+                    socket.receiving = Some(c.op);
+                    socket.want_receive = false;
+                }
+                self.stack.handle_host(self.now, flow, HostEvent::Eof);
+            }
+            Ok(_) => {
+                if let Data::Span(span) = c.data {
+                    let span = self.shrink_payload(span);
+                    self.stack.handle_host(self.now, flow, HostEvent::Received(span));
+                }
+                if !c.more {
+                    self.rearm(flow, false);
+                }
+            }
+            Err(Errno::ENOBUFS) => self.rearm(flow, true),
+            Err(Errno::ECANCELED | Errno::EINTR | Errno::EAGAIN) => self.rearm(flow, false),
+            Err(e) => {
+                self.stack.handle_host(self.now, flow, HostEvent::ReceiveFailed(host_error(e)));
+            }
+        }
+    }
+
+    /// Short payload does not keep a large slot.
+    pub(super) fn shrink_payload(&mut self, span: Span) -> Span {
+        if span.len as usize <= SMALL_MAX { self.shrink(span) } else { span }
+    }
+
+    pub(super) fn send_stream(&mut self, flow: FlowId, spans: &[Span]) {
+        let Some(socket) = self.sockets.get_mut(flow) else { return };
+        socket.sending = true;
+        match socket.fd() {
+            Ok(fd) => {
+                self.ring.send(fd, spans, Tag::Send(flow));
+            }
+            Err(e) => self.stack.handle_host(self.now, flow, HostEvent::SendFailed(host_error(e))),
+        }
+    }
+
+    pub(super) fn on_sent(&mut self, flow: FlowId, c: &Completion<Tag>) {
+        let Some(socket) = self.sockets.get_mut(flow) else { return };
+        socket.sending = false;
+        let event = match c.result {
+            Ok(n) => HostEvent::Sent(n as usize),
+            Err(e) => HostEvent::SendFailed(host_error(e)),
+        };
+        if std::mem::take(&mut socket.shutdown_after_send) {
+            self.shutdown_write(flow);
+        }
+        self.stack.handle_host(self.now, flow, event);
+    }
+
+    pub(super) fn shutdown_write(&mut self, flow: FlowId) {
+        let Some(socket) = self.sockets.get_mut(flow) else { return };
+        if socket.sending {
+            socket.shutdown_after_send = true;
+            return;
+        }
+        if let Ok(fd) = socket.fd() {
+            self.ring.shutdown(fd, Shutdown::Write, Tag::Shutdown);
+        }
+    }
+
+    pub(super) fn close(&mut self, flow: FlowId, how: Close) {
+        let Some(socket) = self.sockets.remove(flow) else { return };
+        let Ok(fd) = socket.fd else { return };
+        if how == Close::Reset {
+            // Lingering for no time at all makes close(2) send a reset (socket(7)).
+            let _ = socket2::SockRef::from(&fd).set_linger(Some(Duration::ZERO));
+        }
+        self.ring.cancel_fd(fd.as_fd());
+        self.graveyard.push(fd);
+    }
+}

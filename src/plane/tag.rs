@@ -1,0 +1,26 @@
+//! What a completion is about: the tag that each operation carries through the ring.
+
+use crate::flow::FlowId;
+
+/// The operations of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tag {
+    /// Frames from the tap.
+    TapRead,
+    /// A frame to the tap.
+    TapWrite,
+    /// The channel to control has something to say.
+    Control,
+    /// A flow's host socket is connecting.
+    Connect(FlowId),
+    /// Stream bytes or the end of them.
+    Receive(FlowId),
+    /// Stream bytes going out.
+    Send(FlowId),
+    /// Datagrams or echo replies.
+    ReceiveMessages(FlowId),
+    /// Datagrams going out: slot of the table of pending sends.
+    SendMessage(u32),
+    /// The sending side being shut down.
+    Shutdown,
+}
