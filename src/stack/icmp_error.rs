@@ -93,6 +93,8 @@ pub fn gateway(net: &Network, like: IpAddr) -> IpAddr {
 pub enum Quote {
     /// A UDP datagram from one end to the other, as the guest sent it.
     Udp(SocketAddr, SocketAddr),
+    /// A SYN from one end to the other, with its sequence number.
+    Tcp(SocketAddr, SocketAddr, u32),
     /// An echo request.
     Echo {
         /// The guest.
@@ -109,7 +111,7 @@ pub enum Quote {
 impl Quote {
     fn ends(&self) -> (IpAddr, IpAddr) {
         match *self {
-            Self::Udp(from, to) => (from.ip(), to.ip()),
+            Self::Udp(from, to) | Self::Tcp(from, to, _) => (from.ip(), to.ip()),
             Self::Echo { from, to, .. } => (from, to),
         }
     }
@@ -122,6 +124,11 @@ impl Quote {
             Self::Udp(from, to) => {
                 let ([a, b], [c, d]) = (from.port().to_be_bytes(), to.port().to_be_bytes());
                 (proto::UDP, [a, b, c, d, 0, 8, 0, 0])
+            }
+            Self::Tcp(from, to, seq) => {
+                let ([a, b], [c, d]) = (from.port().to_be_bytes(), to.port().to_be_bytes());
+                let [s, t, u, v] = seq.to_be_bytes();
+                (proto::TCP, [a, b, c, d, s, t, u, v])
             }
             Self::Echo { id, seq, .. } => {
                 let ([a, b], [c, d]) = (id.to_be_bytes(), seq.to_be_bytes());

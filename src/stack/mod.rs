@@ -121,10 +121,12 @@ use context;
 impl Stack {
     /// A stack for `net`. `secret` keys sequence numbers and hashes; it must be unpredictable to the guest.
     pub fn new(net: Network, resolvers: Resolvers, limits: Limits, secret: [u8; 32]) -> Self {
+        let mut tcp = tcp::Engine::new(derive(&secret, b"tcp"), limits.flows);
+        tcp.set_resolvers(resolvers.servers.clone());
         Self {
             nat: Policy::new(net.clone()),
             link: link::Link::new(&net),
-            tcp: tcp::Engine::new(derive(&secret, b"tcp"), limits.flows),
+            tcp,
             udp: udp::Engine::default(),
             echo: echo::Engine::default(),
             dns: dns::Engine::new(resolvers.servers.clone()),
@@ -211,6 +213,7 @@ impl Stack {
     /// The host's resolv.conf has changed.
     pub fn set_resolvers(&mut self, _now: Time, resolvers: Resolvers) {
         self.dns.set_servers(resolvers.servers.clone());
+        self.tcp.set_resolvers(resolvers.servers.clone());
         self.resolvers = resolvers;
     }
 

@@ -50,6 +50,7 @@ use self::key::Key;
 use self::pool::Pool;
 use self::rest::Resting;
 use self::seq::Seq;
+use super::icmp_error::Errors;
 use super::{Action, Cx, HostEvent};
 use crate::buf::Span;
 use crate::flow::{DropReason, FlowId, Kind, Table, Time, Wheel};
@@ -69,6 +70,7 @@ pub struct Engine {
     resting: Resting,
     pool: Pool,
     isn: Isn,
+    errors: Errors,
     resolvers: Vec<SocketAddr>,
     /// Connections to flush at the end of the batch.
     dirty: Vec<FlowId>,
@@ -88,6 +90,7 @@ impl Engine {
             resting: Resting::new(tuning::TIME_WAIT, limits.time_wait),
             pool: Pool::new(limits),
             isn: Isn::new(&secret),
+            errors: Errors::default(),
             resolvers: Vec::new(),
             dirty: Vec::new(),
             half_open: VecDeque::new(),

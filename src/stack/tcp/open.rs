@@ -12,6 +12,7 @@ use super::seq::Seq;
 use super::{Engine, output};
 use crate::flow::{DropReason, FlowId};
 use crate::nat::Verdict;
+use crate::stack::icmp_error::{Errors, Fault, Quote};
 use crate::stack::{Action, Close, Cx, HostError, Open};
 use crate::wire::Tcp;
 use std::net::SocketAddr;
@@ -40,7 +41,7 @@ impl Engine {
             Verdict::Refuse => {
                 cx.drop(DropReason::Policy);
                 if !remote.is_multicast() {
-                    output::unreachable(cx, &key, Seq(tcp.seq), HostError::NetUnreachable);
+                    unreachable(&mut self.errors, cx, &key, Seq(tcp.seq), Fault::Net);
                 }
                 return;
             }
@@ -145,11 +146,15 @@ impl Engine {
             cx.drop(DropReason::HostRefused);
         }
         tracing::debug!(flow = ?id, ?error, "connect failed");
-        match error {
-            HostError::HostUnreachable | HostError::NetUnreachable | HostError::Prohibited => {
-                output::unreachable(cx, &conn.key, conn.irs, error);
-            }
-            _ => conn.send_reset(cx, &self.pool),
+        let fault = match error {
+            HostError::HostUnreachable => Some(Fault::Host),
+            HostError::NetUnreachable => Some(Fault::Net),
+            HostError::Prohibited => Some(Fault::Prohibited),
+            _ => None,
+        };
+        match fault {
+            Some(fault) => unreachable(&mut self.errors, cx, &conn.key, conn.irs, fault),
+            None => conn.send_reset(cx, &self.pool),
         }
         conn.abort(cx, &mut self.pool);
         self.settle(cx, id);
@@ -179,4 +184,10 @@ impl Engine {
 fn open_socket(cx: &mut Cx<'_>, id: FlowId, remote: SocketAddr) {
     let bind = cx.net.outbound.for_dest(remote.ip());
     cx.act(Action::Open(id, Open::Tcp { remote, bind }));
+}
+
+/// Tells the guest that its SYN got nowhere. The quoted packet is rebuilt: addresses, ports and sequence number are
+/// all that a kernel matches.
+fn unreachable(errors: &mut Errors, cx: &mut Cx<'_>, key: &Key, seq: Seq, fault: Fault) {
+    errors.report(cx, None, &Quote::Tcp(key.guest, key.remote, seq.0), fault);
 }

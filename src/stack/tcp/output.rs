@@ -5,28 +5,21 @@ use super::key::Key;
 use super::pool::Pool;
 use super::seq::Seq;
 use crate::buf::SpanVec;
-use crate::flow::DropReason;
-use crate::stack::{Action, Cx, Emit, HostError};
+use crate::stack::{Action, Cx, Emit};
 use crate::wire::ip::IpOut;
 use crate::wire::tcp::{Flags, Options};
-use crate::wire::{Gso, Tcp, tcp};
+use crate::wire::{Gso, Tcp, proto, tcp};
 
 /// Time to live of our segments, as slirp4netns.
 const TTL: u8 = 64;
-/// IANA protocol number.
-const PROTOCOL: u8 = 6;
 
-/// Builds a frame and queues it. Without a neighbour entry for the guest it is dropped and counted: the guest is heard
-/// before it is spoken to, so this is a spoofed or forgotten address.
+/// Builds a frame and queues it. Without a neighbour entry for the guest it is dropped: what matters is sent again.
 fn emit(cx: &mut Cx<'_>, key: &Key, header: &Tcp, spans: SpanVec, len: usize, mss: u32) {
-    let Some(mac) = cx.link.lookup(key.guest.ip()) else {
-        cx.drop(DropReason::NoNeighbour);
-        return;
-    };
+    let Some(mac) = cx.neighbour(key.guest.ip()) else { return };
     let ip = IpOut {
         src: key.remote.ip(),
         dst: key.guest.ip(),
-        protocol: PROTOCOL,
+        protocol: proto::TCP,
         ttl: TTL,
         tos: 0,
         id: 0,
@@ -71,14 +64,6 @@ pub fn refuse(cx: &mut Cx<'_>, key: &Key, segment: &Tcp, payload_len: u32) {
 pub fn bare_ack(cx: &mut Cx<'_>, key: &Key, seq: Seq, ack: Seq) {
     let mut reply = header(key, seq, Flags::ACK);
     reply.ack = ack.0;
-    emit(cx, key, &reply, SpanVec::new(), 0, u32::MAX);
-}
-
-/// Tells the guest that its SYN got nowhere. The quoted packet is rebuilt: headers are all that the guest matches.
-pub fn unreachable(cx: &mut Cx<'_>, key: &Key, seq: Seq, error: HostError) {
-    let _ = error;
-    let mut reply = header(key, Seq(0), Flags::RST.with(Flags::ACK));
-    reply.ack = (seq + 1).0;
     emit(cx, key, &reply, SpanVec::new(), 0, u32::MAX);
 }
 

@@ -152,3 +152,59 @@ fn ipv6_and_a_lower_path_mtu_shape_the_segments() {
     w.run(|e, cx| e.too_big(cx, guest, remote, 10));
     assert_eq!(only(&w.flush()).gso, Gso::Tcp { mss: 1220 });
 }
+
+#[test]
+fn unreachable_is_told_as_it_is_by_icmp_that_quotes_the_syn() {
+    use HostError::{HostUnreachable, NetUnreachable, Prohibited};
+    for (error, v4, v6) in
+        [(HostUnreachable, (3, 1), (1, 3)), (NetUnreachable, (3, 0), (1, 0)), (Prohibited, (3, 13), (1, 1))]
+    {
+        for (mut w, want, ip) in [(World::new(), v4, 20), (World::v6(), v6, 40)] {
+            let id = w.dial();
+            w.host(id, HostEvent::ConnectFailed(error));
+            let actions = w.flush();
+            let Some(Action::EmitBytes(frame)) = actions.iter().find(|a| matches!(a, Action::EmitBytes(_)))
+            else {
+                panic!("{actions:?}")
+            };
+            let icmp = &frame[14 + ip..];
+            assert_eq!((icmp[0], icmp[1]), want);
+            let quoted = &icmp[8 + ip..];
+            assert_eq!(quoted[..4], [156, 64, 0, 80]);
+            assert_eq!(quoted[4..8], IRS.to_be_bytes());
+            assert!(closed(&actions).is_some() && segments(&actions).is_empty());
+            w.assert_empty();
+        }
+    }
+}
+
+#[test]
+fn a_forbidden_destination_is_an_unreachable_network_and_nobody_is_silence() {
+    let mut w = World::with(Network::default(), GUEST, "127.0.0.1:80");
+    let syn = w.syn();
+    w.segment(&syn, 0);
+    assert!(matches!(w.flush().as_slice(), [Action::EmitBytes(f)] if f[34..36] == [3, 0]));
+    let mut w = World::with(Network::default(), GUEST, "10.0.2.77:80");
+    w.segment(&syn, 0);
+    assert_eq!(w.flush(), []);
+    w.assert_empty();
+}
+
+#[test]
+fn names_over_tcp_try_the_resolvers_in_turn() {
+    let mut w = World::with(Network::default(), GUEST, "10.0.2.3:53");
+    let servers: Vec<SocketAddr> =
+        vec!["192.0.2.1:53".parse().unwrap(), "[2001:db8::53]:53".parse().unwrap()];
+    w.engine.set_resolvers(servers.clone());
+    let first = w.dial();
+    w.host(first, HostEvent::ConnectFailed(HostError::Refused));
+    let actions = w.flush();
+    let [Action::Close(old, _), Action::Open(second, Open::Tcp { remote, .. })] = actions.as_slice() else {
+        panic!("{actions:?}")
+    };
+    assert_eq!((*old, *remote), (first, servers[1]));
+    assert_ne!(first, *second);
+    w.host(*second, HostEvent::ConnectFailed(HostError::Refused));
+    assert!(only(&w.flush()).is(Flags::RST));
+    w.assert_empty();
+}
