@@ -44,3 +44,6 @@ pub type Mac = [u8; 6];
 
 /// Length of an Ethernet header without tags.
 pub const ETH_LEN: usize = 14;
+
+#[cfg(test)]
+mod tests;
