@@ -15,6 +15,7 @@ pub mod checksum;
 pub mod ext;
 mod field;
 mod fragment;
+pub mod icmp;
 pub mod ip;
 pub mod offload;
 mod options;
