@@ -1,3 +1,106 @@
 //! The process one starts: life cycle of plane and child, state directory, resolv.conf watch.
+//!
+//! Theory of operation. [`run::run`] and [`attach::attach`] first do everything that wants a single thread: open files,
+//! block signals, fork the plane, fork the child (or the short-lived process that makes a tap in a namespace that
+//! exists), exchange the first messages. Only then is the tokio-uring runtime started, which waits for messages
+//! ([`plane::Plane`], the child's channel), signals ([`signals`]), changes of the host's resolvers ([`resolvers`]) and of
+//! its IPv6 route ([`host_v6`]). Control holds descriptors and never looks into a frame. When it ends, whichever way,
+//! the others end: their channels close, and the kernel kills them.
 
 #![forbid(unsafe_code)]
+
+pub mod attach;
+pub mod etc;
+pub mod host_v6;
+pub mod notify;
+pub mod plane;
+pub mod ready;
+pub mod resolvers;
+pub mod run;
+pub mod runtime;
+pub mod serve;
+pub mod signals;
+pub mod state;
+pub mod terminal;
+
+use crate::config::{Network, Resolvers};
+use crate::msg::{Channel, Level};
+use std::fs::File;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+/// The life of the plane process, given by the caller: control does not know how it works.
+pub type PlaneMain = fn(Channel) -> u8;
+
+/// What both verbs have in common.
+#[derive(Debug)]
+pub struct Common {
+    /// The network that the guest sees.
+    pub network: Network,
+    /// Resolvers given by hand; empty: those of the host's resolv.conf, as they change.
+    pub dns: Vec<SocketAddr>,
+    /// Where to write a capture of the tap.
+    pub pcap: Option<File>,
+    /// Log lines below this level are not written.
+    pub log_level: Level,
+    /// Gets one `1` when the network works, and is closed then.
+    pub ready_fd: Option<OwnedFd>,
+}
+
+impl Common {
+    /// The resolvers to use, given those of the host.
+    fn resolvers(&self, mut host: Resolvers) -> Resolvers {
+        if !self.dns.is_empty() {
+            host.servers.clone_from(&self.dns);
+        }
+        host
+    }
+}
+
+/// Why nothing was started, or what was started had to end. The text is one line: cause and remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Namespaces, maps, tap.
+    #[error(transparent)]
+    Netns(#[from] crate::netns::NetnsError),
+    /// No state directory.
+    #[error(transparent)]
+    State(#[from] state::StateError),
+    /// No runtime.
+    #[error(transparent)]
+    Runtime(#[from] runtime::RuntimeError),
+    /// The child said why it ended.
+    #[error("{0}")]
+    Child(String),
+    /// The child ended without a word.
+    #[error(
+        "the first process of the namespaces was killed before the command ran; look for out-of-memory kills (dmesg)"
+    )]
+    ChildGone,
+    /// The plane said why it ended.
+    #[error("{0}")]
+    Plane(String),
+    /// The plane ended without a word.
+    #[error(
+        "the data plane ended ({0}), so the network is gone; please report this with the output of --log-level debug"
+    )]
+    PlaneGone(String),
+    /// A message did not go over.
+    #[error("between our own processes: {0}")]
+    Message(#[from] crate::msg::MsgError),
+    /// A system call that only fails for want of resources.
+    #[error("{what}: {source}; raise the limits of open files (ulimit -n) and memory")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+}
+
+impl ControlError {
+    /// For `map_err`: names what was tried.
+    fn system<E: Into<std::io::Error>>(what: &'static str) -> impl Fn(E) -> Self {
+        move |source| Self::System { what, source: source.into() }
+    }
+}

@@ -1,3 +1,45 @@
 //! User namespaces and id maps, mounts, netlink, and the child's first process.
+//!
+//! Theory of operation. [`process::spawn`] forks a process, into new namespaces if asked; it is how control makes the
+//! plane and the child. For the child, control plans and writes the id maps ([`idmap`]) while the child itself makes
+//! and configures its network ([`link`], over [`netlink`]): the two need nothing of each other, for the first process
+//! of a user namespace has every capability in it from the start. Once mapped, the child mounts ([`mounts`],
+//! [`copy_up`]), starts COMMAND ([`exec`]) and stays as its reaper ([`init`]). [`join`] enters namespaces that exist
+//! instead, for `attach`. [`world`] makes the namespaces that tests and measurements take place in.
+//!
+//! Descriptors go back to control over [`crate::msg`]. Everything the kernel knows of a launch hangs on processes:
+//! when the last process of the child ends, its namespaces, mounts and tap are gone.
 
+pub mod copy_up;
+pub mod exec;
+pub mod idmap;
+pub mod init;
+pub mod join;
+pub mod link;
+pub mod mounts;
+pub mod netlink;
+pub mod process;
 pub mod world;
+
+/// Why the child's side cannot be set up; the text is one line with cause and remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum NetnsError {
+    /// Namespaces are refused.
+    #[error(transparent)]
+    Spawn(#[from] process::SpawnError),
+    /// Ids cannot be mapped.
+    #[error(transparent)]
+    IdMap(#[from] idmap::IdMapError),
+    /// The network inside cannot be configured.
+    #[error(transparent)]
+    Link(#[from] link::LinkError),
+    /// The tap cannot be made.
+    #[error("{0}")]
+    Tap(String),
+    /// A mount failed.
+    #[error(transparent)]
+    Mount(#[from] mounts::MountError),
+    /// A namespace cannot be joined.
+    #[error(transparent)]
+    Join(#[from] join::JoinError),
+}

@@ -1,0 +1,234 @@
+//! The options about the network that `run` and `attach` share.
+
+use super::CliError;
+use super::log::LogLevel;
+use crate::config::network::{MTU_DEFAULT, MTU_MIN_V6};
+use crate::config::{Network, OutboundAddr, Policy};
+use crate::control::Common;
+use crate::netns::process::adopt_fd;
+use clap::Args;
+use ipnet::{Ipv4Net, Ipv6Net};
+use std::fs::File;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+/// Options about the network.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Network")]
+pub struct NetworkArgs {
+    /// IPv4 network inside: the gateway is .2, DNS .3, the guest .100
+    #[arg(long, value_name = "NET/LEN", default_value = "10.0.2.0/24")]
+    cidr: Ipv4Net,
+    /// IPv6 prefix inside: the gateway is ::2, DNS ::3, the guest ::100 [default: fd00::/64]
+    #[arg(long, value_name = "PREFIX/LEN", conflicts_with = "no_ipv6")]
+    cidr6: Option<Ipv6Net>,
+    /// No IPv6 inside
+    #[arg(long)]
+    no_ipv6: bool,
+    /// MTU of the tap, 68 to 65521; below 1280 there is no IPv6
+    #[arg(long, value_name = "BYTES", default_value_t = u32::from(MTU_DEFAULT))]
+    mtu: u32,
+    /// Resolver to use instead of the host's resolv.conf; may be given again
+    #[arg(long, value_name = "ADDR[:PORT]")]
+    dns: Vec<String>,
+    /// The gateway's address stands for the host's loopback
+    #[arg(long)]
+    allow_host_loopback: bool,
+    /// Source of outgoing traffic: an address, or an interface that has one; once per family
+    #[arg(long, value_name = "ADDR|IFNAME")]
+    outbound_addr: Vec<String>,
+    /// Write every frame of the tap to FILE, for wireshark or tcpdump
+    #[arg(long, value_name = "FILE")]
+    pcap: Option<PathBuf>,
+    /// Least level of messages on standard error
+    #[arg(long, value_enum, default_value = "warn")]
+    log_level: LogLevel,
+    /// Descriptor that gets one `1` when the network works
+    #[arg(long, value_name = "FD")]
+    ready_fd: Option<RawFd>,
+}
+
+impl NetworkArgs {
+    /// Checks the options, opens what they name and starts the log. `ifname` names the tap.
+    ///
+    /// # Errors
+    /// [`CliError::Option`] with what is wrong.
+    pub fn into_common(self, ifname: &str) -> Result<Common, CliError> {
+        // First of all: descriptors that we open could get the number of one that was never passed.
+        let ready_fd = self.ready_fd.map(|fd| inherited("--ready-fd", fd)).transpose()?;
+        let log_level = self.log_level.into();
+        super::log::start(log_level);
+        let network = self.network(ifname)?;
+        let dns = self.dns.iter().map(|s| parse_dns(s)).collect::<Result<_, _>>()?;
+        let pcap = match &self.pcap {
+            Some(path) => Some(
+                File::create(path)
+                    .map_err(|e| format!("{}: {e}; name a file that can be written", path.display()))
+                    .map_err(CliError::option("--pcap"))?,
+            ),
+            None => None,
+        };
+        Ok(Common { network, dns, pcap, log_level, ready_fd })
+    }
+
+    fn network(&self, ifname: &str) -> Result<Network, CliError> {
+        let defaults = Network::default();
+        let mtu = Network::check_mtu(self.mtu).map_err(CliError::option("--mtu"))?;
+        let v6 = match self.cidr6 {
+            _ if self.no_ipv6 => None,
+            Some(_) if mtu < MTU_MIN_V6 => {
+                let cause = format!("IPv6 needs --mtu {MTU_MIN_V6} or more; leave one of the two out");
+                return Err(CliError::Option { option: "--cidr6", cause });
+            }
+            None if mtu < MTU_MIN_V6 => None,
+            Some(net) => Some(Network::check_v6(net).map_err(CliError::option("--cidr6"))?),
+            None => defaults.v6,
+        };
+        Ok(Network {
+            v4: Network::check_v4(self.cidr).map_err(CliError::option("--cidr"))?,
+            v6,
+            mtu,
+            ifname: check_ifname(ifname)?,
+            policy: Policy { allow_host_loopback: self.allow_host_loopback },
+            outbound: outbound(&self.outbound_addr)?,
+            ..defaults
+        })
+    }
+}
+
+/// Takes over a descriptor that the user passed by number.
+///
+/// # Errors
+/// [`CliError::Option`].
+pub fn inherited(option: &'static str, number: RawFd) -> Result<std::os::fd::OwnedFd, CliError> {
+    adopt_fd(number)
+        .map_err(|e| {
+            format!("{number}: {e}; pass a descriptor of 3 or more that is open, as in `{number}>file`")
+        })
+        .map_err(CliError::option(option))
+}
+
+/// Names of interfaces as the kernel takes them (`dev_valid_name`), less `%`, which would ask it to choose.
+fn check_ifname(name: &str) -> Result<String, CliError> {
+    let good = (1..=15).contains(&name.len())
+        && !matches!(name, "." | ".." | "lo")
+        && name.bytes().all(|b| b.is_ascii_graphic() && !b"/:%".contains(&b));
+    if good {
+        return Ok(name.to_owned());
+    }
+    let cause =
+        format!("{name:?} is no name for a tap; use 1 to 15 letters, digits, '-', '_' or '.', as in tap0");
+    Err(CliError::Option { option: "IFNAME", cause })
+}
+
+fn parse_dns(text: &str) -> Result<SocketAddr, CliError> {
+    let addr = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)).or_else(|_| text.parse());
+    addr.map_err(|_| format!("{text:?} is not an address; use ADDR, ADDR:PORT or [ADDR]:PORT"))
+        .map_err(CliError::option("--dns"))
+}
+
+fn outbound(given: &[String]) -> Result<OutboundAddr, CliError> {
+    let mut outbound = OutboundAddr::default();
+    for text in given {
+        let addresses = match text.parse::<IpAddr>() {
+            Ok(address) => vec![address],
+            Err(_) => addresses_of(text).map_err(CliError::option("--outbound-addr"))?,
+        };
+        for address in addresses {
+            match address {
+                IpAddr::V4(a) => outbound.v4 = outbound.v4.or(Some(a)),
+                IpAddr::V6(a) => outbound.v6 = outbound.v6.or(Some(a)),
+            }
+        }
+    }
+    Ok(outbound)
+}
+
+/// The addresses of an interface that reach further than its link.
+fn addresses_of(ifname: &str) -> Result<Vec<IpAddr>, String> {
+    let all = nix::ifaddrs::getifaddrs().map_err(|e| e.to_string())?;
+    let addresses: Vec<IpAddr> = all
+        .filter(|i| i.interface_name == ifname)
+        .filter_map(|i| {
+            let address = i.address?;
+            let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
+        })
+        .filter(|a| !matches!(a, IpAddr::V6(v6) if v6.is_unicast_link_local()))
+        .collect();
+    if addresses.is_empty() {
+        return Err(format!(
+            "{ifname:?} is neither an address nor an interface that has one; see `ip address`"
+        ));
+    }
+    Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Only {
+        #[command(flatten)]
+        network: NetworkArgs,
+    }
+
+    fn network(args: &[&str]) -> Result<Network, String> {
+        let args = std::iter::once(&"test").chain(args);
+        let only = Only::try_parse_from(args).map_err(|e| e.to_string())?;
+        only.network.network("tap0").map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn no_options_are_the_defaults() {
+        assert_eq!(network(&[]).unwrap(), Network::default());
+    }
+
+    #[test]
+    fn numbers_are_checked_and_the_message_names_the_option() {
+        assert_eq!(
+            network(&["--cidr", "10.0.2.100/24"]).unwrap_err(),
+            "--cidr: 10.0.2.100/24 is not a network address; did you mean 10.0.2.0/24?"
+        );
+        assert!(network(&["--mtu", "67"]).unwrap_err().starts_with("--mtu: "));
+        assert!(network(&["--cidr6", "fd00::1/64"]).unwrap_err().starts_with("--cidr6: "));
+    }
+
+    #[test]
+    fn ipv6_goes_with_the_mtu() {
+        assert_eq!(network(&["--mtu", "1000"]).unwrap().v6, None);
+        assert_eq!(network(&["--no-ipv6"]).unwrap().v6, None);
+        assert!(network(&["--mtu", "1000", "--cidr6", "fd01::/64"]).is_err());
+        assert!(network(&["--no-ipv6", "--cidr6", "fd01::/64"]).is_err());
+    }
+
+    #[test]
+    fn outbound_takes_addresses_of_both_families_and_interfaces() {
+        let n = network(&["--outbound-addr", "192.0.2.1", "--outbound-addr", "2001:db8::1"]).unwrap();
+        assert_eq!(n.outbound.v4, Some("192.0.2.1".parse().unwrap()));
+        assert_eq!(n.outbound.v6, Some("2001:db8::1".parse().unwrap()));
+        assert_eq!(
+            network(&["--outbound-addr", "lo"]).unwrap().outbound.v4,
+            Some("127.0.0.1".parse().unwrap())
+        );
+        assert!(network(&["--outbound-addr", "no-such-if"]).unwrap_err().contains("neither"));
+    }
+
+    #[test]
+    fn resolvers_may_have_ports() {
+        assert_eq!(parse_dns("192.0.2.1").unwrap(), "192.0.2.1:53".parse().unwrap());
+        assert_eq!(parse_dns("[2001:db8::1]:5353").unwrap(), "[2001:db8::1]:5353".parse().unwrap());
+        assert!(parse_dns("dns.example").is_err());
+    }
+
+    #[test]
+    fn bad_interface_names_are_refused() {
+        for bad in ["", "lo", "..", "a/b", "a b", "tap%d", "sixteen-letters-"] {
+            assert!(check_ifname(bad).is_err(), "{bad}");
+        }
+        assert!(check_ifname("tap0").is_ok());
+    }
+}

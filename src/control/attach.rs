@@ -1,0 +1,160 @@
+//! `ringtap attach`: a network for a namespace that exists.
+//!
+//! A short-lived process goes inside, makes and configures the tap, hands it over and ends; nothing of ours stays in
+//! the namespace. Control then serves until it is told to end (SIGTERM, SIGINT, SIGHUP, SIGQUIT), until the process that
+//! the namespace was named by ends, or until anything happens on `--exit-fd`. All of these are success.
+
+use super::plane::Plane;
+use super::ready::Ready;
+use super::serve::{Event, Sources};
+use super::signals::{self, Signals};
+use super::state::StateDir;
+use super::{Common, ControlError, PlaneMain, host_v6, notify, resolvers, runtime};
+use crate::msg::{Channel, FromChild, MsgError, ToPlane};
+use crate::netns::join::{self, JoinError, Target};
+use crate::netns::{NetnsError, process};
+use nix::sched::CloneFlags;
+use nix::sys::wait::waitpid;
+use rustix::process::{PidfdFlags, pidfd_open};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+/// What names the namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Namespace {
+    /// That of a process.
+    Pid(i32),
+    /// A file, as `ip netns` and container engines make them.
+    Path(PathBuf),
+}
+
+/// What `attach` is to do.
+#[derive(Debug)]
+pub struct Attach {
+    /// As for every verb.
+    pub common: Common,
+    /// Where to.
+    pub namespace: Namespace,
+    /// The user namespace to enter, if not the owner of the network namespace.
+    pub userns: Option<PathBuf>,
+    /// Set addresses and routes.
+    pub configure: bool,
+    /// Anything that happens on it ends us.
+    pub exit_fd: Option<OwnedFd>,
+}
+
+/// Serves the namespace until it is time to end.
+///
+/// # Errors
+/// [`ControlError`]; everything that was started has ended by then.
+pub fn attach(mut attach: Attach, plane_main: PlaneMain) -> Result<u8, ControlError> {
+    signals::block().map_err(ControlError::system("block signals"))?;
+    // The process is named by a descriptor first and its namespace opened then: a number used again is noticed.
+    let (process, path) = match &attach.namespace {
+        Namespace::Pid(pid) => (Some(open_process(*pid)?), PathBuf::from(format!("/proc/{pid}/ns/net"))),
+        Namespace::Path(path) => (None, path.clone()),
+    };
+    let target = Target::open(&path, attach.userns.as_deref()).map_err(NetnsError::from)?;
+    let mut state = StateDir::create(None)?;
+    let mut plane = Plane::spawn(plane_main)?;
+    state.write("plane_pid", &plane.pid().to_string())?;
+    let tap = fetch_tap(&attach, &target)?;
+    drop(target);
+    let v6 = host_v6::usable();
+    plane.start(&attach.common, attach.common.resolvers(resolvers::read()), v6, tap.as_fd())?;
+    let runtime = runtime::start()?;
+    runtime.block_on(serve(&mut attach, &mut plane, process, v6))?;
+    Ok(0)
+}
+
+fn open_process(pid: i32) -> Result<OwnedFd, NetnsError> {
+    let source = match rustix::process::Pid::from_raw(pid) {
+        Some(pid) => match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(fd) => return Ok(fd),
+            Err(e) => e.into(),
+        },
+        None => std::io::Error::from_raw_os_error(libc::ESRCH),
+    };
+    Err(JoinError::Open { path: format!("process {pid}"), source }.into())
+}
+
+/// Sends a process inside and takes what it brings.
+fn fetch_tap(attach: &Attach, target: &Target) -> Result<OwnedFd, ControlError> {
+    let (ours, theirs) = Channel::pair()?;
+    let process = process::spawn(CloneFlags::empty(), || {
+        // Without this the read below would never see the end of a process that dies early.
+        process::close_copies(&[ours.as_fd()]);
+        join::main(&theirs, target, &attach.common.network, attach.configure)
+    })
+    .map_err(NetnsError::from)?;
+    drop(theirs);
+    let tap = loop {
+        match ours.recv::<FromChild>() {
+            Ok((FromChild::Tap, fds)) => {
+                break fds.into_iter().next().ok_or(ControlError::Message(MsgError::FdsLost));
+            }
+            Ok((FromChild::Warning(text), _)) => tracing::warn!("{text}"),
+            Ok((FromChild::Failed(text), _)) => break Err(ControlError::Child(text)),
+            Ok(_) => {}
+            Err(MsgError::Closed) => break Err(ControlError::ChildGone),
+            Err(e) => break Err(e.into()),
+        }
+    };
+    let _ = waitpid(process.pid, None);
+    tap
+}
+
+async fn serve(
+    attach: &mut Attach,
+    plane: &mut Plane,
+    process: Option<OwnedFd>,
+    v6: bool,
+) -> Result<(), ControlError> {
+    let mut sources = Sources::new(plane, v6)?;
+    let mut signals = Signals::new().map_err(ControlError::system("signalfd"))?;
+    let watch = |fd: Option<OwnedFd>| fd.map(Ready::new).transpose();
+    let process = watch(process).map_err(ControlError::system("watch the process"))?;
+    let exit_fd = watch(attach.exit_fd.take()).map_err(ControlError::system("watch --exit-fd"))?;
+    loop {
+        tokio::select! {
+            biased;
+            signal = signals.next() => {
+                let signal = signal.map_err(ControlError::system("signalfd"))?;
+                if signals::asks_to_end(signal) {
+                    tracing::info!("ending: {signal}");
+                    return Ok(());
+                }
+                if signal == nix::sys::signal::Signal::SIGTSTP {
+                    signals::stop_like(signal as i32);
+                }
+            }
+            () = happens(process.as_ref()) => {
+                tracing::info!("ending: the process of the namespace has ended");
+                return Ok(());
+            }
+            () = happens(exit_fd.as_ref()) => {
+                tracing::info!("ending: --exit-fd");
+                return Ok(());
+            }
+            event = sources.next(plane) => match event {
+                Event::Plane(message) => {
+                    if plane.handle(message)? {
+                        notify::ready(attach.common.ready_fd.take());
+                    }
+                }
+                Event::Resolvers(host) => {
+                    plane.send(&ToPlane::Resolvers(attach.common.resolvers(host)), &[])?;
+                }
+                Event::HostV6(usable) => plane.send(&ToPlane::HostV6(usable), &[])?,
+            },
+        }
+    }
+}
+
+/// Waits for an event on a descriptor, for ever if there is none.
+async fn happens(fd: Option<&Ready>) {
+    match fd {
+        Some(fd) if fd.wait().await.is_ok() => {}
+        _ => std::future::pending().await,
+    }
+}

@@ -1,0 +1,81 @@
+//! What control waits for whichever verb it runs: the plane's messages, the host's resolvers and IPv6 route.
+
+use super::plane::Plane;
+use super::ready::Ready;
+use super::{ControlError, host_v6, resolvers};
+use crate::config::Resolvers;
+use crate::msg::{Channel, FromPlane, MsgError};
+use serde::de::DeserializeOwned;
+
+/// Waits for messages on a channel.
+#[derive(Debug)]
+pub struct Inbox {
+    ready: Ready,
+}
+
+impl Inbox {
+    /// For `channel`, which must be the one passed to [`Inbox::next`]. Needs the runtime.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn new(channel: &Channel) -> std::io::Result<Self> {
+        Ok(Self { ready: Ready::new(channel)? })
+    }
+
+    /// The next message, or the end of the channel. Safe to cancel.
+    ///
+    /// # Errors
+    /// Those of [`Channel::recv`].
+    pub async fn next<T: DeserializeOwned>(&mut self, channel: &Channel) -> Result<T, MsgError> {
+        loop {
+            let mut guard = self.ready.wait().await?;
+            match channel.try_recv()? {
+                // Descriptors that nobody asked for are closed here.
+                Some((message, _fds)) => return Ok(message),
+                None => guard.clear_ready(),
+            }
+        }
+    }
+}
+
+/// What has happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The plane said something.
+    Plane(Result<FromPlane, MsgError>),
+    /// The host's file was written.
+    Resolvers(Resolvers),
+    /// The host's IPv6 route came or went.
+    HostV6(bool),
+}
+
+/// The sources of [`Event`].
+#[derive(Debug)]
+pub struct Sources {
+    plane: Inbox,
+    resolvers: resolvers::Watch,
+    host_v6: host_v6::Watch,
+}
+
+impl Sources {
+    /// Needs the runtime.
+    ///
+    /// # Errors
+    /// The descriptor limit.
+    pub fn new(plane: &Plane, host_v6: bool) -> Result<Self, ControlError> {
+        Ok(Self {
+            plane: Inbox::new(plane.channel()).map_err(ControlError::system("epoll"))?,
+            resolvers: resolvers::Watch::new(),
+            host_v6: host_v6::Watch::new(host_v6),
+        })
+    }
+
+    /// The next event. Safe to cancel.
+    pub async fn next(&mut self, plane: &Plane) -> Event {
+        tokio::select! {
+            message = self.plane.next(plane.channel()) => Event::Plane(message),
+            resolvers = self.resolvers.changed() => Event::Resolvers(resolvers),
+            usable = self.host_v6.changed() => Event::HostV6(usable),
+        }
+    }
+}

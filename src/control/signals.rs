@@ -1,0 +1,87 @@
+//! The signals that control is sent.
+//!
+//! Theory of operation. All of [`FORWARDED`] are blocked before the first fork and read from a signalfd. Control acts on
+//! none of them by itself while COMMAND runs: it tells the child, which passes a signal on unless COMMAND has been
+//! sent it along with the whole process group (see [`crate::netns::init`]). For that the child must be able to rely on
+//! a group's signal having reached all its members by the time it is told. kill(2) signals a group under the reader
+//! side of the kernel's `tasklist_lock` and setpgid(2) takes its writer side, so a setpgid that changes nothing waits
+//! until the group is done ([`Signals::next`]).
+//!
+//! **Stopping.** COMMAND is stopped by the terminal itself; the child reports it and [`stop_like`] stops control the same
+//! way, so that the shell that started us sees its job stop. SIGCONT comes back over the signalfd.
+
+use super::ready::Ready;
+use crate::netns::init::{FORWARDED, block_signals};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask, raise};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{Pid, getpgrp, setpgid};
+use std::io;
+
+/// Blocks the signals; returns the mask that COMMAND is to start with.
+///
+/// # Errors
+/// None that happen with a valid set.
+pub fn block() -> io::Result<SigSet> {
+    Ok(block_signals()?.1)
+}
+
+/// Blocked signals, as they come in.
+#[derive(Debug)]
+pub struct Signals {
+    fd: SignalFd,
+    ready: Ready,
+}
+
+impl Signals {
+    /// Opens the signalfd. Needs the runtime, and [`block`] before.
+    ///
+    /// # Errors
+    /// The descriptor limit.
+    pub fn new() -> io::Result<Self> {
+        let set: SigSet = FORWARDED.into_iter().collect();
+        let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        let ready = Ready::new(&fd)?;
+        Ok(Self { fd, ready })
+    }
+
+    /// The next signal. If it went to our process group, every member has it by now. Safe to cancel.
+    ///
+    /// # Errors
+    /// None that happen on a signalfd.
+    pub async fn next(&mut self) -> io::Result<Signal> {
+        loop {
+            let mut guard = self.ready.wait().await?;
+            match self.fd.read_signal()? {
+                Some(info) => {
+                    let _ = setpgid(Pid::from_raw(0), getpgrp());
+                    let number = i32::try_from(info.ssi_signo).unwrap_or(0);
+                    if let Ok(signal) = Signal::try_from(number) {
+                        return Ok(signal);
+                    }
+                }
+                None => guard.clear_ready(),
+            }
+        }
+    }
+}
+
+/// True for the signals by which one asks a program to end.
+pub const fn asks_to_end(signal: Signal) -> bool {
+    matches!(signal, Signal::SIGHUP | Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTERM)
+}
+
+/// Stops this process as COMMAND was stopped by `number`, until SIGCONT. In a process group that no shell looks after
+/// (an orphaned one) the kernel ignores these signals, so nobody is left hanging; SIGSTOP, which it would not ignore,
+/// is therefore answered by SIGTSTP.
+pub fn stop_like(number: i32) {
+    let signal = match Signal::try_from(number) {
+        Ok(s @ (Signal::SIGTTIN | Signal::SIGTTOU)) => s,
+        _ => Signal::SIGTSTP,
+    };
+    let set = SigSet::from(signal);
+    if raise(signal).is_ok() {
+        // Unblocking delivers it: this is where the process stops.
+        let _ = pthread_sigmask(SigmaskHow::SIG_UNBLOCK, Some(&set), None);
+        let _ = pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&set), None);
+    }
+}

@@ -1,0 +1,230 @@
+//! The state directory: where a running instance leaves what others need to find it.
+//!
+//! `$XDG_RUNTIME_DIR/ringtap/<pid>`, or `/tmp/ringtap-<uid>/<pid>` where there is no such directory of ours; or the one
+//! the user names. It holds `lock` (flock(2), exclusive, for as long as the control process lives),
+//! `child_pid`, `plane_pid`, `hosts` and `resolv.conf`. It is removed at exit. What an instance that was killed left
+//! behind has no lock any more, and the next start sweeps it; a lock on the parent directory keeps a sweep away from
+//! directories that are just being made.
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::Uid;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Why there is no state directory.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// It could not be made or written.
+    #[error(
+        "state directory {path}: {source}; set XDG_RUNTIME_DIR to a directory of yours, or name one (--state-dir)"
+    )]
+    Io {
+        /// The path in question.
+        path: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// It is another user's, or others may write to it.
+    #[error("state directory {0} is not ours alone; remove it, or name another one (--state-dir)")]
+    Foreign(String),
+    /// Another instance holds it.
+    #[error("state directory {0} is in use by another ringtap; end that one, or name another directory")]
+    InUse(String),
+}
+
+/// A state directory that we hold. Dropping it removes it.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    lock: Flock<File>,
+    written: Vec<&'static str>,
+}
+
+impl StateDir {
+    /// Makes one of our own, after sweeping the parent directory; or takes the one that the user named.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn create(named: Option<&Path>) -> Result<Self, StateError> {
+        match named {
+            Some(path) => {
+                let path = std::path::absolute(path).map_err(|e| io_error(path, e))?;
+                make_ours(&path)?;
+                Self::take(path.clone())?.ok_or_else(|| StateError::InUse(path.display().to_string()))
+            }
+            None => Self::create_in(&base()?),
+        }
+    }
+
+    fn create_in(base: &Path) -> Result<Self, StateError> {
+        let base_lock = open_lock(base)?;
+        let _sweeping =
+            Flock::lock(base_lock, FlockArg::LockExclusive).map_err(|(_, e)| io_error(base, e.into()))?;
+        sweep(base);
+        // Two pid namespaces that share the directory may both have our pid.
+        let pid = std::process::id();
+        for name in std::iter::once(pid.to_string()).chain((1..).map(|n| format!("{pid}.{n}"))) {
+            let path = base.join(name);
+            make_ours(&path)?;
+            if let Some(state) = Self::take(path)? {
+                return Ok(state);
+            }
+        }
+        unreachable!("the names never end")
+    }
+
+    /// Locks a directory; `None` if another instance has it.
+    fn take(path: PathBuf) -> Result<Option<Self>, StateError> {
+        match Flock::lock(open_lock(&path)?, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Some(Self { path, lock, written: Vec::new() })),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, e)) => Err(io_error(&path, e.into())),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes a file, in place if it exists: whoever has it mounted sees the new text. Returns its path.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn write(&mut self, name: &'static str, text: &str) -> Result<PathBuf, StateError> {
+        let path = self.path.join(name);
+        if !self.written.contains(&name) {
+            self.written.push(name);
+        }
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o644);
+        options.open(&path).and_then(|mut f| f.write_all(text.as_bytes())).map_err(|e| io_error(&path, e))?;
+        Ok(path)
+    }
+}
+
+impl AsFd for StateDir {
+    /// The lock.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+}
+
+impl Drop for StateDir {
+    fn drop(&mut self) {
+        // Only what we wrote: a directory that the user named may hold other things.
+        for name in &self.written {
+            let _ = fs::remove_file(self.path.join(name));
+        }
+        let _ = fs::remove_file(self.path.join("lock"));
+        let _ = fs::remove_dir(&self.path);
+    }
+}
+
+fn io_error(path: &Path, source: io::Error) -> StateError {
+    StateError::Io { path: path.display().to_string(), source }
+}
+
+/// The directory that holds the state directories of this user.
+fn base() -> Result<PathBuf, StateError> {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|p| p.is_absolute());
+    // After su or sudo the variable may name another user's directory.
+    if let Some(base) = runtime.map(|p| p.join("ringtap"))
+        && make_ours(&base).is_ok()
+    {
+        return Ok(base);
+    }
+    let base = PathBuf::from(format!("/tmp/ringtap-{}", Uid::effective()));
+    make_ours(&base)?;
+    Ok(base)
+}
+
+/// Makes a directory that only we can use, or checks that an existing one is such.
+fn make_ours(path: &Path) -> Result<(), StateError> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(e) => return Err(io_error(path, e)),
+    }
+    let found = fs::symlink_metadata(path).map_err(|e| io_error(path, e))?;
+    let ours = found.is_dir() && found.uid() == Uid::effective().as_raw() && found.mode() & 0o022 == 0;
+    if ours { Ok(()) } else { Err(StateError::Foreign(path.display().to_string())) }
+}
+
+fn open_lock(dir: &Path) -> Result<File, StateError> {
+    let path = dir.join("lock");
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    options.open(&path).map_err(|e| io_error(&path, e))
+}
+
+/// Removes the directories whose lock nobody holds.
+fn sweep(base: &Path) {
+    let Ok(entries) = fs::read_dir(base) else { return };
+    for entry in entries.flatten() {
+        if !entry.file_type().is_ok_and(|t| t.is_dir()) {
+            continue;
+        }
+        let dir = entry.path();
+        // Without a lock file its maker died before it had one.
+        let free = match File::options().write(true).custom_flags(libc::O_NOFOLLOW).open(dir.join("lock")) {
+            Ok(lock) => Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|_| ()),
+            Err(_) => {
+                let _ = fs::remove_dir_all(&dir);
+                continue;
+            }
+        };
+        if free.is_ok() {
+            let _ = fs::remove_dir_all(&dir);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_without_an_owner_is_swept_and_a_live_one_is_not() {
+        let base = tempfile::tempdir().unwrap();
+        let mut live = StateDir::create_in(base.path()).unwrap();
+        live.write("child_pid", "1").unwrap();
+        for stale in ["7", "8"] {
+            fs::create_dir(base.path().join(stale)).unwrap();
+        }
+        fs::write(base.path().join("7/lock"), "").unwrap();
+        let second = StateDir::create_in(base.path()).unwrap();
+        assert!(!base.path().join("7").exists() && !base.path().join("8").exists());
+        assert!(live.path().join("child_pid").exists());
+        assert_ne!(live.path(), second.path());
+        let path = live.path().to_owned();
+        drop(live);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_named_directory_keeps_what_is_not_ours() {
+        let base = tempfile::tempdir().unwrap();
+        let named = base.path().join("named");
+        let mut state = StateDir::create(Some(&named)).unwrap();
+        state.write("hosts", "x").unwrap();
+        fs::write(named.join("precious"), "").unwrap();
+        assert!(matches!(StateDir::create(Some(&named)), Err(StateError::InUse(_))));
+        drop(state);
+        assert!(named.join("precious").exists() && !named.join("hosts").exists());
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_to_is_refused() {
+        let base = tempfile::tempdir().unwrap();
+        let open = base.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        assert!(matches!(StateDir::create(Some(&open)), Err(StateError::Foreign(_))));
+        std::os::unix::fs::symlink(&open, base.path().join("link")).unwrap();
+        assert!(matches!(StateDir::create(Some(&base.path().join("link"))), Err(StateError::Foreign(_))));
+    }
+}

@@ -1,0 +1,335 @@
+//! The child's first process: builds its side of the namespaces, starts COMMAND, and reaps.
+//!
+//! Theory of operation. [`main`] runs in a fresh fork of control, in new namespaces (pid 1 of its pid namespace unless
+//! that is shared). It follows the conversation of [`crate::msg::child`]. All signals that it may be sent are blocked
+//! and read from a signalfd, so nothing stops or ends it but SIGKILL.
+//!
+//! **Signals.** Control tells us which signals it was sent. A terminal, or `kill %1` in a shell, signals the whole
+//! process group: control, us and COMMAND; `kill PID` signals control alone. We are the witness that tells these
+//! apart: if the same signal has come to us as well, COMMAND has it already, as long as it is still in our group;
+//! otherwise we pass it on. Control has made sure that a signal to the group has reached every member before it
+//! asks ([`crate::control::signals`]).
+//!
+//! **Ends.** When COMMAND ends we report its status and end too; with a pid namespace the kernel then kills whatever is
+//! left in it. Without one we adopt orphans (`PR_SET_CHILD_SUBREAPER`) and kill them one by one. When control ends,
+//! its end of the channel closes (and with a pid namespace the kernel kills us), with the same outcome.
+
+use super::exec::Command;
+use super::mounts::{EtcFiles, MountPlan};
+use super::{NetnsError, link, mounts, process};
+use crate::config::Network;
+use crate::msg::{Channel, FromChild, MsgError, ToChild};
+use crate::tap::Tap;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::CloneFlags;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, pthread_sigmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, getpgid, getpgrp, getpid};
+use std::fs;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// How long a signal that we saw ourselves explains one that control was sent. Both are raised by one kill(2), so this
+/// only has to outlast scheduling; it keeps a leftover from swallowing a signal that was meant for COMMAND.
+const WITNESS: Duration = Duration::from_secs(1);
+
+/// What the child is to be.
+#[derive(Clone, Debug)]
+pub struct InitConfig {
+    /// The network to configure.
+    pub network: Network,
+    /// The mounts to make.
+    pub mounts: MountPlan,
+    /// Host name to set; needs a UTS namespace.
+    pub hostname: Option<String>,
+    /// The process is the first of a pid namespace.
+    pub pid_namespace: bool,
+    /// What to run.
+    pub command: Command,
+}
+
+/// Signals that control passes on, and that we therefore watch.
+pub const FORWARDED: [Signal; 13] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGWINCH,
+    Signal::SIGCONT,
+    Signal::SIGTSTP,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+    Signal::SIGURG,
+];
+
+/// Blocks [`FORWARDED`] and SIGCHLD in this thread; returns the set and the mask before it.
+///
+/// # Errors
+/// None that happen with a valid set.
+pub fn block_signals() -> nix::Result<(SigSet, SigSet)> {
+    let mut set: SigSet = FORWARDED.into_iter().collect();
+    set.add(Signal::SIGCHLD);
+    let mut before = SigSet::empty();
+    pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut before))?;
+    Ok((set, before))
+}
+
+/// The life of the child; returns its exit code, which is COMMAND's.
+pub fn main(channel: Channel, config: &InitConfig) -> u8 {
+    if config.pid_namespace {
+        process::die_with_parent();
+    } else {
+        let _ = nix::sys::prctl::set_child_subreaper(true);
+    }
+    match set_up(&channel, config) {
+        Ok(Some(etc)) => Init { channel, config, etc, witnessed: Vec::new(), command: None }.run(),
+        // Control has gone before COMMAND was started.
+        Ok(None) => 1,
+        Err(e) => {
+            let _ = channel.send(&FromChild::Failed(e.to_string()), &[]);
+            1
+        }
+    }
+}
+
+/// Everything up to COMMAND. `None`: control has gone.
+fn set_up(channel: &Channel, config: &InitConfig) -> Result<Option<EtcFiles>, NetnsError> {
+    let warn = |text: String| channel.send(&FromChild::Warning(text), &[]).is_ok();
+    let (tap, warning) = make_network(&config.network)?;
+    let mut heard = channel.send(&FromChild::Tap, &[tap.as_fd()]).is_ok();
+    drop(tap);
+    heard &= warning.is_none_or(warn);
+    // Creating files and mounting needs ids that exist.
+    heard &= matches!(channel.recv(), Ok((ToChild::Mapped, _)));
+    if !heard {
+        return Ok(None);
+    }
+    if let Some(name) = &config.hostname
+        && let Err(e) = nix::unistd::sethostname(name)
+    {
+        heard &= warn(format!("the host name stays as it is: {e}; it needs --utsns and at most 64 bytes"));
+    }
+    let (etc, warnings) = mounts::set_up(&config.mounts)?;
+    link::allow_ping(&fs::read_to_string("/proc/self/gid_map").unwrap_or_default());
+    heard &= warnings.into_iter().all(warn);
+    heard &= channel.send(&FromChild::Prepared, &[]).is_ok();
+    Ok(heard.then_some(etc))
+}
+
+/// Loopback up, tap made and configured, all in the network namespace that we are in.
+pub(super) fn make_network(network: &Network) -> Result<(Tap, Option<String>), NetnsError> {
+    let tap = Tap::create(&network.ifname).map_err(|e| NetnsError::Tap(e.to_string()))?;
+    link::loopback_up()?;
+    let warning = link::configure_tap(network)?;
+    Ok((tap, warning))
+}
+
+struct Init<'a> {
+    channel: Channel,
+    config: &'a InitConfig,
+    etc: EtcFiles,
+    /// Signals that came to us ourselves.
+    witnessed: Vec<(i32, Instant)>,
+    /// COMMAND, once it runs.
+    command: Option<Pid>,
+}
+
+/// Why the loop ended.
+enum End {
+    /// COMMAND ended, with this status for the caller.
+    Command(u8),
+    /// Control is gone.
+    Control,
+}
+
+impl Init<'_> {
+    fn run(mut self) -> u8 {
+        let end = match block_signals()
+            .and_then(|(set, _)| SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK))
+        {
+            Ok(mut signals) => self.serve(&mut signals),
+            Err(e) => {
+                let text = format!("cannot watch signals: {e}; raise the limit of open files (ulimit -n)");
+                let _ = self.channel.send(&FromChild::Failed(text), &[]);
+                End::Control
+            }
+        };
+        if !self.config.pid_namespace {
+            kill_orphans();
+        }
+        match end {
+            End::Command(status) => {
+                let _ = self.channel.send(&FromChild::Exited(status), &[]);
+                status
+            }
+            End::Control => 1,
+        }
+    }
+
+    fn serve(&mut self, signals: &mut SignalFd) -> End {
+        loop {
+            // Whatever is handled may have used up the wake-up of something else, so look at everything until
+            // nothing is left, and only then wait.
+            self.drain(signals);
+            if let Some(status) = self.reap() {
+                return End::Command(status);
+            }
+            match self.channel.try_recv::<ToChild>() {
+                Ok(Some((message, _))) => {
+                    if !self.handle(message, signals) {
+                        return End::Control;
+                    }
+                }
+                Ok(None) => {
+                    let mut fds = [
+                        PollFd::new(self.channel.as_fd(), PollFlags::POLLIN),
+                        PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+                    ];
+                    // An interruption only goes round once more.
+                    let _ = poll(&mut fds, PollTimeout::NONE);
+                }
+                Err(MsgError::Decode(_)) => {}
+                Err(_) => return End::Control,
+            }
+        }
+    }
+
+    /// Takes note of the signals that were sent to us.
+    fn drain(&mut self, signals: &mut SignalFd) {
+        while let Ok(Some(info)) = signals.read_signal() {
+            let number = i32::try_from(info.ssi_signo).unwrap_or(0);
+            if number != Signal::SIGCHLD as i32 {
+                self.witnessed.push((number, Instant::now()));
+            }
+        }
+        self.witnessed.retain(|(_, at)| at.elapsed() < WITNESS);
+    }
+
+    /// Acts on a message; false if COMMAND could not be started for want of a process.
+    fn handle(&mut self, message: ToChild, signals: &mut SignalFd) -> bool {
+        match message {
+            ToChild::Mapped => {}
+            ToChild::Go => return self.start(),
+            ToChild::Signal(number) => {
+                self.drain(signals);
+                self.pass_on(number);
+            }
+            ToChild::EtcChanged => {
+                for warning in self.etc.refresh(&self.config.mounts.copy_up) {
+                    let _ = self.channel.send(&FromChild::Warning(warning), &[]);
+                }
+            }
+        }
+        true
+    }
+
+    fn start(&mut self) -> bool {
+        let own = getpid();
+        let started = process::spawn(CloneFlags::empty(), || {
+            process::die_with_parent();
+            // In a pid namespace of its own the kernel sees to it; elsewhere our end may have come before.
+            if nix::unistd::getppid() != own {
+                return 1;
+            }
+            self.config.command.exec()
+        });
+        match started {
+            Ok(child) => {
+                self.command = Some(child.pid);
+                true
+            }
+            Err(e) => {
+                let _ = self.channel.send(&FromChild::Failed(e.to_string()), &[]);
+                false
+            }
+        }
+    }
+
+    fn pass_on(&mut self, number: i32) {
+        let Some(command) = self.command else { return };
+        let seen = self.witnessed.iter().position(|(n, _)| *n == number);
+        if let Some(at) = seen {
+            self.witnessed.swap_remove(at);
+            if getpgid(Some(command)) == Ok(getpgrp()) {
+                return;
+            }
+        }
+        if let Ok(signal) = Signal::try_from(number) {
+            let _ = kill(command, signal);
+        }
+    }
+
+    /// Collects every child that has changed; the status for the caller once COMMAND has ended.
+    fn reap(&mut self) -> Option<u8> {
+        let flags =
+            WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED | WaitPidFlag::WCONTINUED | WaitPidFlag::__WALL;
+        let mut ended = None;
+        while let Ok(status) = waitpid(None, Some(flags)) {
+            if status == WaitStatus::StillAlive {
+                break;
+            }
+            if status.pid() != self.command {
+                continue;
+            }
+            match status {
+                WaitStatus::Exited(_, code) => ended = u8::try_from(code & 0xff).ok(),
+                WaitStatus::Signaled(_, signal, _) => ended = u8::try_from(128 + signal as i32).ok(),
+                WaitStatus::Stopped(_, signal) => {
+                    let _ = self.channel.send(&FromChild::Stopped(signal as i32), &[]);
+                }
+                WaitStatus::Continued(_) => {
+                    let _ = self.channel.send(&FromChild::Continued, &[]);
+                }
+                _ => {}
+            }
+        }
+        ended
+    }
+}
+
+/// Kills every descendant: our children, and theirs as they become ours, until none is left.
+fn kill_orphans() {
+    let own = getpid();
+    while !matches!(
+        waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)),
+        Err(nix::errno::Errno::ECHILD)
+    ) {
+        for pid in children_of(own) {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        // Blocks until one of them is gone; a child that cannot be killed (another user's) is the kernel's to end.
+        if waitpid(None, Some(WaitPidFlag::__WALL)).is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads parents from /proc: `pid (name) state ppid ..`, where the name may hold anything.
+fn children_of(parent: Pid) -> Vec<Pid> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .filter_map(|entry| {
+            let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            let after_name = &stat[stat.rfind(')')? + 1..];
+            let ppid: i32 = after_name.split_whitespace().nth(1)?.parse().ok()?;
+            (ppid == parent.as_raw()).then_some(Pid::from_raw(pid))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parents_are_read_from_proc() {
+        let parent = nix::unistd::getppid();
+        assert!(children_of(parent).contains(&getpid()));
+        assert!(!children_of(getpid()).contains(&parent));
+    }
+}

@@ -1,0 +1,127 @@
+//! The few rtnetlink requests that configure a link, answered one at a time.
+//!
+//! Every request asks for an acknowledgement and waits for it, so that an error belongs to its cause. The socket works
+//! on the network namespace that the thread was in when it was opened.
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// The main routing table (`RT_TABLE_MAIN`).
+const TABLE_MAIN: u8 = 254;
+
+/// A connection to the kernel's routing tables.
+pub struct Netlink {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Netlink {
+    /// Opens it in the current network namespace.
+    ///
+    /// # Errors
+    /// Those of socket(2) and connect(2).
+    pub fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// Takes a link up, after setting its MTU if one is given.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn link_up(&mut self, index: u32, mtu: Option<u16>) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.header.flags = LinkFlags::Up;
+        link.header.change_mask = LinkFlags::Up;
+        link.attributes.extend(mtu.map(|m| LinkAttribute::Mtu(u32::from(m))));
+        self.request(RouteNetlinkMessage::SetLink(link), 0)
+    }
+
+    /// Adds an address with its prefix; an IPv6 address is usable at once (no duplicate address detection). An
+    /// address that is there already is no error.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn add_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
+        let mut message = AddressMessage::default();
+        message.header.index = index;
+        message.header.prefix_len = prefix;
+        message.header.scope = AddressScope::Universe;
+        message.attributes.push(AddressAttribute::Local(address));
+        message.attributes.push(AddressAttribute::Address(address));
+        match address {
+            IpAddr::V4(v4) => {
+                message.header.family = AddressFamily::Inet;
+                let host_bits = u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
+                let broadcast = Ipv4Addr::from(u32::from(v4) | host_bits);
+                message.attributes.push(AddressAttribute::Broadcast(broadcast));
+            }
+            IpAddr::V6(_) => {
+                message.header.family = AddressFamily::Inet6;
+                message.header.flags = AddressHeaderFlags::Nodad;
+            }
+        }
+        self.request(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    /// Adds the default route through `gateway`. It is marked as configured by hand (`proto static`), so that a host
+    /// that turns forwarding on keeps it, unlike one learnt from a router advertisement.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn add_default_route(&mut self, index: u32, gateway: IpAddr) -> io::Result<()> {
+        let mut message = RouteMessage::default();
+        message.header.table = TABLE_MAIN;
+        message.header.protocol = RouteProtocol::Static;
+        message.header.scope = RouteScope::Universe;
+        message.header.kind = RouteType::Unicast;
+        let gateway = match gateway {
+            IpAddr::V4(a) => {
+                message.header.address_family = AddressFamily::Inet;
+                RouteAddress::Inet(a)
+            }
+            IpAddr::V6(a) => {
+                message.header.address_family = AddressFamily::Inet6;
+                RouteAddress::Inet6(a)
+            }
+        };
+        message.attributes.push(RouteAttribute::Gateway(gateway));
+        message.attributes.push(RouteAttribute::Oif(index));
+        self.request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        self.sequence += 1;
+        let mut packet = NetlinkMessage::from(message);
+        packet.header.sequence_number = self.sequence;
+        packet.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        packet.finalize();
+        let mut bytes = vec![0; packet.buffer_len()];
+        packet.serialize(&mut bytes);
+        self.socket.send(&bytes, 0)?;
+        loop {
+            let (answer, _) = self.socket.recv_from_full()?;
+            let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
+                .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
+            if answer.header.sequence_number != self.sequence {
+                continue;
+            }
+            if let NetlinkPayload::Error(error) = answer.payload {
+                return if error.code.is_none() { Ok(()) } else { Err(error.to_io()) };
+            }
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Forking: a copy of this process, in new namespaces if asked, that ends with its parent.
+//!
+//! The copy is made by clone(2) without shared memory, which is fork(2) with namespace flags and a pidfd. It is
+//! allowed only while the process has a single thread: the copy then has every lock and every buffer in a consistent
+//! state. The legacy call is used because seccomp profiles of container engines answer `ENOSYS` to clone3(2).
+
+use nix::sched::CloneFlags;
+use nix::unistd::Pid;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Why no process was made.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// A programming error of the caller, found before anything happened.
+    #[error("cannot fork: this process has {0} threads, and only a single-threaded one may")]
+    Threads(usize),
+    /// User namespaces are not for this user, or not here.
+    #[error("cannot create namespaces: {cause}; {remedy}")]
+    Refused {
+        /// What the kernel said, and the setting behind it.
+        cause: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// Anything else.
+    #[error("cannot fork: {0}; check the limits of processes (ulimit -u) and memory")]
+    Fork(io::Error),
+}
+
+/// A process made by [`spawn`].
+#[derive(Debug)]
+pub struct Spawned {
+    /// Its id as seen from here.
+    pub pid: Pid,
+    /// Becomes readable when it ends; names it for as long as it is held.
+    pub pidfd: OwnedFd,
+}
+
+/// Makes a copy of this process in the new namespaces of `flags` and runs `main` in it; the copy exits with what
+/// `main` returns, or with 101 if it panics. The copy is sent SIGCHLD's counterpart as usual: its end raises SIGCHLD
+/// here.
+///
+/// # Errors
+/// [`SpawnError`]: more than one thread, namespaces refused, or no room for a process.
+pub fn spawn(flags: CloneFlags, main: impl FnOnce() -> u8) -> Result<Spawned, SpawnError> {
+    let threads = fs::read_dir("/proc/self/task").map(Iterator::count).unwrap_or(1);
+    if threads != 1 {
+        return Err(SpawnError::Threads(threads));
+    }
+    let mut pidfd: RawFd = -1;
+    let flags_word = flags.bits() | libc::CLONE_PIDFD | libc::SIGCHLD;
+    // SAFETY: without CLONE_VM and with a null stack this is fork(2): the copy has its own memory and goes on with a
+    // copy of this stack. No other thread exists (checked above), so no lock is held in the copy. The third argument
+    // is where the kernel stores the pidfd, a valid `int` for the duration of the call; the others are unused.
+    let pid = unsafe {
+        libc::syscall(libc::SYS_clone, libc::c_long::from(flags_word), 0, &raw mut pidfd, 0usize, 0usize)
+    };
+    match pid {
+        -1 => Err(refusal(flags, io::Error::last_os_error())),
+        0 => {
+            let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(main)).unwrap_or(101);
+            // SAFETY: _exit is always sound; exit handlers and buffers belong to the parent.
+            unsafe { libc::_exit(i32::from(code)) }
+        }
+        pid => {
+            // SAFETY: the kernel has just opened this descriptor for us and nothing else knows its number.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Spawned { pid: Pid::from_raw(i32::try_from(pid).unwrap_or(i32::MAX)), pidfd })
+        }
+    }
+}
+
+/// Says why `error` came of `flags`.
+fn refusal(flags: CloneFlags, error: io::Error) -> SpawnError {
+    if !flags.contains(CloneFlags::CLONE_NEWUSER) {
+        return SpawnError::Fork(error);
+    }
+    let sysctl = |name: &str| fs::read_to_string(format!("/proc/sys/{name}")).unwrap_or_default();
+    let (cause, remedy) = match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::EUSERS) => (
+            format!("a limit of namespaces is reached ({error})"),
+            "raise it: sysctl -w user.max_user_namespaces=15000 (and max_net_, max_mnt_, max_pid_namespaces)",
+        ),
+        Some(libc::EPERM) if sysctl("kernel/unprivileged_userns_clone").trim() == "0" => (
+            "unprivileged user namespaces are off".to_owned(),
+            "turn them on: sysctl -w kernel.unprivileged_userns_clone=1",
+        ),
+        Some(libc::EPERM | libc::EACCES)
+            if sysctl("kernel/apparmor_restrict_unprivileged_userns").trim() == "1" =>
+        {
+            (
+                "AppArmor restricts unprivileged user namespaces".to_owned(),
+                "give ringtap a profile that says `userns,`, or sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+            )
+        }
+        Some(libc::EPERM) => (
+            format!("the kernel refuses user namespaces here ({error})"),
+            "inside a container allow clone(CLONE_NEWUSER) in its seccomp profile; inside a chroot leave it",
+        ),
+        Some(libc::EINVAL) => (
+            format!("this kernel lacks a kind of namespace ({error})"),
+            "use one with CONFIG_USER_NS, CONFIG_NET_NS and CONFIG_PID_NS",
+        ),
+        _ => return SpawnError::Fork(error),
+    };
+    SpawnError::Refused { cause, remedy }
+}
+
+/// Asks the kernel to kill this process when the thread that made it ends. The parent may have ended before: the
+/// caller reads its channel afterwards, where that shows as the end of file.
+pub fn die_with_parent() {
+    // It cannot fail with a valid signal number.
+    let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+}
+
+/// Closes this process's copies of descriptors that belong to its parent. For the closure of [`spawn`] only, which
+/// never returns to the frames that hold their owners.
+pub fn close_copies(fds: &[BorrowedFd<'_>]) {
+    for fd in fds {
+        // SAFETY: the owner is a copy that this process never drops, for it leaves by _exit; the number stays unused
+        // by anyone here until the kernel gives it out again.
+        unsafe { libc::close(fd.as_raw_fd()) };
+    }
+}
+
+/// Closes every descriptor above standard error but `keep`, and puts /dev/null in the place of standard input and
+/// output. For the closure of [`spawn`] only, as [`close_copies`].
+pub fn keep_only(keep: BorrowedFd<'_>) {
+    let keep = keep.as_raw_fd().unsigned_abs();
+    // SAFETY: as in `close_copies`: no owner in this process will use or close these numbers again.
+    unsafe {
+        libc::close_range(3, keep - 1, 0);
+        libc::close_range(keep + 1, libc::c_uint::MAX, 0);
+    }
+    if let Ok(null) = fs::File::options().read(true).write(true).open("/dev/null") {
+        let _ = nix::unistd::dup2_stdin(&null);
+        let _ = nix::unistd::dup2_stdout(&null);
+    }
+}
+
+/// Takes over a descriptor that the caller of the program handed down by number (`--ready-fd 3`), and makes it
+/// close-on-exec. Call it once per number, before anything else opens descriptors of its own by that number.
+///
+/// # Errors
+/// `EBADF` if no such descriptor is open, `EINVAL` for 0, 1 and 2, which others here use.
+pub fn adopt_fd(number: RawFd) -> io::Result<OwnedFd> {
+    if number <= 2 {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: fcntl with F_SETFD reads no memory; a number that is not open is an error.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is open and was inherited, for everything that this program opens by itself is
+    // close-on-exec and held by an owner whose number the user cannot know in advance.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_with_threads_may_not_fork() {
+        // The test runner itself has threads.
+        assert!(matches!(spawn(CloneFlags::empty(), || 0), Err(SpawnError::Threads(n)) if n > 1));
+    }
+
+    #[test]
+    fn standard_streams_and_closed_numbers_are_refused() {
+        assert_eq!(adopt_fd(1).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        assert_eq!(adopt_fd(987_654).unwrap_err().raw_os_error(), Some(libc::EBADF));
+    }
+}
