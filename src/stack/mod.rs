@@ -36,6 +36,9 @@ pub mod udp;
 mod udp_emit;
 mod udp_join;
 
+#[cfg(test)]
+mod tests;
+
 pub use action::{Action, Close, Datagrams, Emit, HostError, HostEvent, IcmpError, Open};
 pub use cx::Cx;
 
