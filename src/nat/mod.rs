@@ -95,8 +95,21 @@ fn forbidden(ip: IpAddr) -> bool {
                 || s[..5] == [0; 5]
                 // fe80::/10
                 || s[0] & 0xffc0 == 0xfe80
+                || embedded(s).is_some_and(|a| forbidden(a.into()))
         }
     }
+}
+
+/// The IPv4 address that a translator or a tunnel on the host would go to for this IPv6 address: IPv4-translated
+/// (::ffff:0:a.b.c.d, RFC 2765), NAT64 (64:ff9b::/96, RFC 6052) and 6to4 (2002::/16, RFC 3056).
+fn embedded(s: [u16; 8]) -> Option<Ipv4Addr> {
+    let (high, low) = match s {
+        [0, 0, 0, 0, 0xffff, 0, h, l] | [0x64, 0xff9b, 0, 0, 0, 0, h, l] => (h, l),
+        [0x2002, h, l, ..] => (h, l),
+        _ => return None,
+    };
+    let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+    Some(Ipv4Addr::new(a, b, c, d))
 }
 
 #[cfg(test)]
@@ -130,8 +143,19 @@ mod tests {
                 "255.255.255.255:80",
                 "[ff02::1]:80",
                 "[fe80::1]:80",
+                "[febf::1]:80",
+                "[::ffff:0.0.0.0]:80",
+                "[::ffff:10.0.2.2]:80",
+                "[::ffff:0:127.0.0.1]:80",
+                "[64:ff9b::127.0.0.1]:80",
+                "[64:ff9b::0.0.0.0]:80",
+                "[2002:7f00:1::1]:80",
             ] {
                 assert_eq!(ask(&p, dst), Verdict::Refuse, "{dst}");
+            }
+            // Translators and tunnels lead elsewhere, too.
+            for dst in ["[64:ff9b::198.51.100.2]:80", "[2002:c633:6402::1]:80", "[fec0::1]:80"] {
+                assert_eq!(ask(&p, dst), Verdict::Host(dst.parse().unwrap()), "{dst}");
             }
         }
     }
@@ -150,6 +174,16 @@ mod tests {
         assert_eq!(ask(&policy(false), "10.0.2.3:53"), Verdict::Dns);
         assert_eq!(ask(&policy(false), "[fd00::3]:53"), Verdict::Dns);
         assert_eq!(ask(&policy(false), "10.0.2.3:80"), Verdict::Refuse);
+    }
+
+    #[test]
+    fn without_dns_its_address_is_a_stranger_and_without_ipv6_nothing_of_it_is_ours() {
+        let net = Network { dns: false, v6: None, ..Network::default() };
+        let p = Policy::new(net);
+        assert_eq!(ask(&p, "10.0.2.3:53"), Verdict::Silent);
+        assert_eq!(ask(&p, "[fd00::3]:53"), Verdict::Host("[fd00::3]:53".parse().unwrap()));
+        assert_eq!(p.guest_sees("::1".parse().unwrap()).to_string(), "::1");
+        assert_eq!(p.guest_sees("192.0.2.1".parse().unwrap()).to_string(), "192.0.2.1");
     }
 
     #[test]

@@ -15,7 +15,6 @@ use crate::buf::Span;
 use crate::config::Network;
 use crate::flow::{DropReason, Time};
 use crate::nat::Verdict;
-use crate::wire::tcp::Flags;
 use crate::wire::{Frame, Ip, Mac, Net, ParseError, Payload, Tcp, Udp, ext, parse_gso};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
@@ -79,10 +78,15 @@ impl Stack {
                     ip.dont_fragment = false;
                 }
                 let p = Packet { now, meta, bytes, at, src_mac, ip };
-                self.sources(&p, &payload).unwrap_or_else(|why| {
+                let kept = self.sources(&p, &payload).unwrap_or_else(|why| {
                     self.counters.drop(why);
                     false
-                })
+                });
+                if dst_mac == REASSEMBLED {
+                    // It comes while the actions of a batch are carried out: it is a batch of its own.
+                    self.end_batch(now);
+                }
+                kept
             }
         }
     }
@@ -167,17 +171,6 @@ impl Stack {
     }
 
     fn tcp_segment(&mut self, p: &Packet<'_>, tcp: &Tcp, range: &Range<usize>) -> Result<bool, DropReason> {
-        if tcp.flags.has(Flags::SYN) && !tcp.flags.has(Flags::ACK) {
-            // A refusal has to be told apart from a reset: the guest's connect() says "network is unreachable".
-            match self.nat.translate(SocketAddr::new(p.ip.dst, tcp.dst_port)) {
-                Verdict::Refuse => {
-                    self.error(p, Fault::Net);
-                    return Err(DropReason::Policy);
-                }
-                Verdict::Silent => return Err(DropReason::Policy),
-                Verdict::Host(_) | Verdict::Dns => {}
-            }
-        }
         let payload = p.span(range);
         let mut cx = context!(self, p.now);
         self.tcp.segment(&mut cx, &p.ip, tcp, payload);

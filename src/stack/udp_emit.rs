@@ -8,6 +8,7 @@ use super::Cx;
 use super::action::{Action, Emit};
 use super::udp_join::MAX_SEGMENTS;
 use crate::buf::{Span, SpanVec};
+use crate::flow::DropReason;
 use crate::wire::ip::IpOut;
 use crate::wire::{Gso, Udp, proto, udp};
 use std::net::SocketAddr;
@@ -31,6 +32,8 @@ pub struct Reply {
 pub fn emit(cx: &mut Cx<'_>, next_id: &mut u16, r: &Reply) {
     let Some(mac) = cx.neighbour(r.to.ip()) else { return };
     let headers: u32 = if r.to.is_ipv6() { 48 } else { 28 };
+    // What the length fields of UDP and IPv4 can say; IPv6 does not count its own header (RFC 8200 section 3).
+    let longest = if r.to.is_ipv6() { 65_527 } else { 65_507 };
     let size = r.segment.filter(|s| *s > 0 && u32::from(*s) < r.data.len);
     let per_frame = match size {
         None => r.data.len,
@@ -40,6 +43,9 @@ pub fn emit(cx: &mut Cx<'_>, next_id: &mut u16, r: &Reply) {
         }
         Some(s) => u32::from(s),
     };
+    if per_frame > longest {
+        return cx.drop(DropReason::Malformed);
+    }
     let mut rest = r.data;
     loop {
         let part = rest.take(per_frame);

@@ -87,6 +87,10 @@ impl Group {
         }
         self.ended = payload.len < self.size;
         self.total += payload.len as usize;
+        if self.spans.len() == self.spans.inline_size() {
+            // It will be a long group: one allocation instead of four.
+            self.spans.reserve(MAX_SEGMENTS);
+        }
         self.spans.push(payload);
         Ok(())
     }

@@ -96,7 +96,8 @@ pub(super) fn put(head: &mut Head, src_mac: Mac, dst_mac: Mac, ip: &IpOut, paylo
         }
         (src, dst) => {
             debug_assert!(src.is_ipv6() && dst.is_ipv6(), "{src} and {dst} differ in family");
-            debug_assert!(payload_len + Ipv6Header::LEN <= MAX_L3, "IPv6 payload of {payload_len} bytes");
+            // The length field does not count the header: packets of up to 40 bytes more exist, in fragments.
+            debug_assert!(payload_len <= MAX_L3, "IPv6 payload of {payload_len} bytes");
             ethernet(head, src_mac, dst_mac, EtherType::IPV6);
             let header = Ipv6Header {
                 traffic_class: ip.tos,

@@ -57,7 +57,7 @@ fn seeds() -> Vec<Vec<u8>> {
         [(0u16, 24usize, true), (24, 24, false), (16, 16, true), (48, 8, false), (0, 48, true)]
     {
         let mut f = ip_frame("10.0.2.100", "198.51.100.2", 17, 64, &vec![5; len]);
-        patch(&mut f, 20, &(at / 8 | if more { 0x2000 } else { 0 }).to_be_bytes());
+        patch(&mut f, 20, &((at / 8) | if more { 0x2000 } else { 0 }).to_be_bytes());
         out.push(f);
         let mut b = vec![17, 0];
         b.extend_from_slice(&(at | u16::from(more)).to_be_bytes());
@@ -119,7 +119,7 @@ fn event(w: &mut World, kind: u8, remote: SocketAddr, len: usize, segment: u16) 
         9 => HostEvent::DatagramsFailed { to: remote, error: HostError::TooBig(None) },
         10 => HostEvent::DatagramsFailed { to: remote, error: HostError::Exhausted },
         11 | 12 => HostEvent::Icmp(IcmpError {
-            offender: (len % 2 == 0).then_some(remote.ip()),
+            offender: len.is_multiple_of(2).then_some(remote.ip()),
             icmp_type: (len % 13) as u8,
             code: (len % 5) as u8,
             info: 1300,
