@@ -246,6 +246,16 @@ impl Stack {
         self.counters.drop(why);
     }
 
+    /// What a TCP connection is doing.
+    pub fn tcp_flow(&self, id: FlowId) -> Option<tcp::FlowInfo> {
+        self.tcp.flow(id)
+    }
+
+    /// What every TCP connection is doing. For queries, never for the hot path.
+    pub fn tcp_flows(&self) -> impl Iterator<Item = tcp::FlowInfo> {
+        self.tcp.flows()
+    }
+
     /// Counters so far.
     pub fn counters(&self) -> &PlaneCounters {
         &self.counters

@@ -14,7 +14,7 @@ use super::tuning::ACK_DELAY;
 use crate::flow::Time;
 
 /// Acknowledgements a connection owes.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct AckState {
     /// One is due at the end of the batch, whatever else.
     pub now: bool,

@@ -73,6 +73,8 @@ pub struct Host {
     pub receiving: bool,
     /// For a DNS connection: the resolver to try when this one fails.
     pub next_resolver: Option<u8>,
+    /// The guest reset the connection after its last byte.
+    pub guest_gone: bool,
     /// Counted among the orphans.
     pub orphan: bool,
 }
@@ -128,6 +130,7 @@ impl Conn {
                 shutdown: false,
                 receiving: false,
                 next_resolver: None,
+                guest_gone: false,
                 orphan: false,
             },
             snd: Sender::new(iss),
@@ -244,6 +247,16 @@ impl Conn {
         self.state = State::Closed;
     }
 
+    /// The guest reset the connection. What it had sent, if it had sent everything, still goes to the host.
+    pub fn guest_reset(&mut self, cx: &mut Cx<'_>, pool: &mut Pool) {
+        if self.rcv.finished() && self.rcv.queued() > 0 {
+            self.host.guest_gone = true;
+            self.guest_closed(cx);
+        } else {
+            self.abort(cx, pool);
+        }
+    }
+
     /// The guest's side ended in good order.
     pub fn guest_closed(&mut self, cx: &mut Cx<'_>) {
         self.snd.clear(cx);
@@ -281,8 +294,8 @@ impl Conn {
             self.host.shutdown = true;
             cx.act(Action::ShutdownWrite(self.id));
         }
-        if self.host.shutdown && self.host.eof {
-            self.close_socket(cx, Close::Orderly);
+        if self.host.shutdown && (self.host.eof || self.host.guest_gone) {
+            self.close_socket(cx, if self.host.eof { Close::Orderly } else { Close::Reset });
             return;
         }
         let (bytes, buffers) = (self.snd.queued(), self.snd.buffers());

@@ -105,8 +105,12 @@ impl Conn {
         }
         if flags.has(Flags::RST) {
             cx.act(Action::Release(payload.buf));
-            if seq == self.rcv.nxt {
-                self.abort(cx, pool);
+            if self.state == State::TimeWait {
+                // RFC 1337: both streams are complete, a reset changes nothing. The guest sends one when our last
+                // acknowledgement finds nobody any more.
+                cx.drop(DropReason::TcpUnacceptable);
+            } else if seq == self.rcv.nxt {
+                self.guest_reset(cx, pool);
             } else {
                 self.challenge(cx, pool);
             }

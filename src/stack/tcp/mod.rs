@@ -328,6 +328,11 @@ impl Engine {
         self.resting.len()
     }
 
+    /// What this connection is doing.
+    pub fn flow(&self, id: FlowId) -> Option<FlowInfo> {
+        self.table.get(id).map(FlowInfo::of)
+    }
+
     /// What every live connection is doing. For queries, never for the hot path.
     pub fn flows(&self) -> impl Iterator<Item = FlowInfo> {
         self.table.iter().map(|(_, conn)| FlowInfo::of(conn))

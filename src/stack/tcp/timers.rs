@@ -5,6 +5,7 @@
 //! holds one entry for the earliest. An entry that fires too early, because its deadline has moved, is set again. The
 //! idle deadline moves with every segment by moving `heard` only.
 
+use super::ack::AckState;
 use super::conn::{Conn, Socket, State};
 use super::pool::Pool;
 use super::tuning::{
@@ -45,7 +46,8 @@ impl Conn {
             self.probe(cx, pool, MAX_RETRIES);
         }
         if self.ack.delayed.is_some_and(|at| at <= cx.now) {
-            self.ack.now = true;
+            // The answer that was to carry it has not come.
+            self.ack = AckState { now: true, delayed: None, interactive: false, ..self.ack };
         }
         if self.idle_deadline() <= cx.now {
             self.idle(cx, pool);

@@ -1,0 +1,371 @@
+//! The simulated world: guest, impaired wire, stack, host. One queue of events in virtual time drives everything.
+//!
+//! Frames of the stack are cut as a tap without offload would get them, lost, doubled, delayed and reordered, and the
+//! other way round. Buffers are limited as in the real arena: a frame that finds no slot is lost.
+
+use crate::arena::Arena;
+use crate::guest::{End, Guest};
+use crate::host::{Peer, Sock};
+use crate::rng::{Rng, byte};
+use ringtap::buf::{Class, HOST_SLOT, SMALL_MAX, SMALL_SLOT, Span};
+use ringtap::config::{Network, Resolvers};
+use ringtap::flow::{FlowId, Time};
+use ringtap::stack::{Action, FrameMeta, HostError, HostEvent, Limits, Open, Stack};
+use ringtap::wire::Gso;
+use ringtap::wire::segment::{Caps, Scratch, cut};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+/// Instants that a run may take.
+const MAX_STEPS: u32 = 1_000_000;
+
+/// What can happen.
+enum Event {
+    ToGuest(Vec<u8>),
+    ToStack(Vec<u8>),
+    Connected(FlowId),
+    Receive(FlowId),
+    Sent(FlowId),
+}
+
+/// How bad the wire is.
+#[derive(Clone, Debug)]
+struct Wire {
+    loss: u64,
+    double: u64,
+    late: u64,
+    delay: (u64, u64),
+}
+
+/// Everything.
+pub struct World {
+    rng: Rng,
+    now: Time,
+    queue: BinaryHeap<Reverse<(Time, u64)>>,
+    events: HashMap<u64, Event>,
+    order: u64,
+    wire: Wire,
+    caps: Caps,
+    scratch: Scratch,
+    stack: Stack,
+    arena: Arena,
+    guest: Guest,
+    socks: HashMap<FlowId, Sock>,
+    /// Peers to be, by stream.
+    peers: HashMap<u16, Peer>,
+    over: Vec<Sock>,
+    turn_at: Time,
+}
+
+impl World {
+    /// The world of this seed.
+    pub fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let net = Network { mtu: rng.pick(&[576, 1500, 1500, 9000]), ..Network::default() };
+        let v6 = net.mtu >= 1280 && rng.per_mille(400);
+        let (addr, gateway, remote) = if v6 {
+            ("fd00::100", "fd00::2", "2001:db8::1")
+        } else {
+            ("10.0.2.100", "10.0.2.2", "198.51.100.2")
+        };
+        let parse = |a: &str| a.parse().expect("an address");
+        let mut guest = Guest::new(rng.next(), net.mtu.into(), parse(addr), parse(gateway), parse(remote));
+        let mut peers = HashMap::new();
+        let most = rng.pick(&[0, 2_000, 50_000, 400_000]);
+        for i in 0..rng.range(1, 5) {
+            let (up, down) = (rng.range(0, most), rng.range(0, most));
+            let end = match rng.range(0, 9) {
+                0 => End::Abort(rng.range(0, up + down)),
+                1 => End::Vanish(rng.range(0, up + down)),
+                2..=5 => End::CloseAfterReading,
+                _ => End::CloseAfterSending,
+            };
+            let mut peer = Peer::new(&mut rng, down);
+            // Somebody has to be first.
+            peer.ends_last &= end != End::CloseAfterReading;
+            guest.add(&mut rng, 2 * i, up, end);
+            peers.insert(40_000 + 2 * i as u16, peer);
+        }
+        let delay = rng.pick(&[10, 500, 10_000]);
+        let wire = Wire {
+            loss: rng.pick(&[0, 0, 5, 50, 150]),
+            double: rng.pick(&[0, 0, 20, 200]),
+            late: rng.pick(&[0, 0, 20, 300]),
+            delay: (delay, delay + rng.pick(&[0, 10, 2_000])),
+        };
+        let caps = Caps { vnet: false, csum: false, tso4: false, tso6: false, uso: false, mtu: net.mtu };
+        let arena = Arena::new([rng.pick(&[8, 64]), rng.pick(&[64, 256]), rng.pick(&[64, 4096])]);
+        Self {
+            stack: Stack::new(net, Resolvers::default(), Limits { flows: 1000 }, [3; 32]),
+            rng,
+            now: Time::from_millis(1),
+            queue: BinaryHeap::new(),
+            events: HashMap::new(),
+            order: 0,
+            wire,
+            caps,
+            scratch: Scratch::new(1),
+            arena,
+            guest,
+            socks: HashMap::new(),
+            peers,
+            over: Vec::new(),
+            turn_at: Time::from_millis(1),
+        }
+    }
+
+    fn later(&mut self, micros: u64, event: Event) {
+        let at = Time::from_nanos(self.now.as_nanos() + micros * 1000);
+        self.order += 1;
+        self.queue.push(Reverse((at, self.order)));
+        self.events.insert(self.order, event);
+    }
+
+    /// Runs until everything is over. Panics when something is wrong, or when it takes longer than a (virtual) day.
+    pub fn run(mut self) {
+        let day = Time::from_millis(86_400_000);
+        // Far above what any seed needs: two ends that keep each other busy fail rather than hang.
+        for step in 0.. {
+            assert!(step < MAX_STEPS, "livelock at {} ms: {:?}", self.now.as_millis(), self.report());
+            let timers = [self.queue.peek().map(|e| e.0.0), self.stack.poll_timeout()];
+            let turn = (self.turn_at < Time::MAX).then_some(self.turn_at);
+            let Some(next) = timers.into_iter().flatten().chain(turn).min() else { break };
+            if self.guest.busy() == 0 && self.idle() {
+                break;
+            }
+            assert!(next < day, "stuck: {:?}", self.report());
+            self.now = self.now.max(next);
+            self.step();
+        }
+        self.check();
+    }
+
+    fn report(&self) -> String {
+        let flows: Vec<_> = self.stack.tcp_flows().collect();
+        format!("{flows:#?} {:#?}", self.guest.apps)
+    }
+
+    fn flows(&self) -> u64 {
+        self.stack.counters().flows_opened - self.stack.counters().flows_closed
+    }
+
+    fn idle(&self) -> bool {
+        self.flows() == 0 && self.queue.is_empty()
+    }
+
+    /// Everything that happens at this instant, as one batch.
+    fn step(&mut self) {
+        let mut heard = self.turn_at <= self.now;
+        while let Some(Reverse((at, order))) = self.queue.peek().copied()
+            && at <= self.now
+        {
+            self.queue.pop();
+            match self.events.remove(&order).expect("each event once") {
+                Event::ToGuest(frame) => {
+                    heard = true;
+                    self.guest.link.rx.push_back(frame);
+                }
+                Event::ToStack(frame) => self.frame(&frame),
+                Event::Connected(id) => self.connected(id),
+                Event::Receive(id) => self.receive(id),
+                Event::Sent(id) => self.sent(id),
+            }
+        }
+        if self.stack.poll_timeout().is_some_and(|at| at <= self.now) {
+            self.stack.handle_timeout(self.now);
+        }
+        self.stack.end_batch(self.now);
+        self.actions();
+        if heard {
+            self.guest.turn(self.now.as_millis(), &mut self.rng);
+            while let Some(frame) = self.guest.link.tx.pop_front() {
+                self.transmit(frame, false);
+            }
+            let next = self.guest.next_turn(self.now.as_millis());
+            self.turn_at = next.map_or(Time::MAX, Time::from_millis);
+        }
+    }
+
+    /// Puts a frame on the wire.
+    fn transmit(&mut self, frame: Vec<u8>, to_guest: bool) {
+        if self.rng.per_mille(self.wire.loss) {
+            return;
+        }
+        let copies = 1 + u64::from(self.rng.per_mille(self.wire.double));
+        for _ in 0..copies {
+            let (low, high) = self.wire.delay;
+            let late = if self.rng.per_mille(self.wire.late) { 3 * high } else { 0 };
+            let delay = self.rng.range(low, high) + late;
+            let frame = frame.clone();
+            self.later(delay, if to_guest { Event::ToGuest(frame) } else { Event::ToStack(frame) });
+        }
+    }
+
+    /// A frame reaches the tap. As in the plane, a short one is copied to a small buffer if there is one.
+    fn frame(&mut self, bytes: &[u8]) {
+        if self.guest.vanished(source_port(bytes)) {
+            return;
+        }
+        let small = bytes.len() <= SMALL_MAX.min(SMALL_SLOT);
+        let span = small.then(|| self.arena.fill(Class::Small, bytes)).flatten();
+        let Some(span) = span.or_else(|| self.arena.fill(Class::Tap, bytes)) else { return };
+        self.stack.handle_frame(self.now, FrameMeta { gso: Gso::None }, bytes, span);
+        self.actions();
+    }
+
+    fn host(&mut self, id: FlowId, event: HostEvent) {
+        self.stack.handle_host(self.now, id, event);
+        self.actions();
+    }
+
+    fn connected(&mut self, id: FlowId) {
+        let Some(sock) = self.socks.get_mut(&id) else { return };
+        let event = if sock.peer.refuses {
+            sock.reset = true;
+            HostEvent::ConnectFailed(HostError::Refused)
+        } else {
+            HostEvent::Connected
+        };
+        self.host(id, event);
+    }
+
+    fn receive(&mut self, id: FlowId) {
+        let Some(sock) = self.socks.get_mut(&id) else { return };
+        sock.receive_pending = false;
+        if sock.reset {
+            return;
+        }
+        if sock.resets_now() {
+            sock.reset = true;
+            self.host(id, HostEvent::ReceiveFailed(HostError::Reset));
+            return;
+        }
+        if sock.given == sock.peer.to_send {
+            if sock.has_news() {
+                sock.eof_told = true;
+                self.host(id, HostEvent::Eof);
+            }
+            return;
+        }
+        let n =
+            self.rng.pick(&[1u64, 700, 4_096, 20_000, HOST_SLOT as u64]).min(sock.peer.to_send - sock.given);
+        let (stream, from) = (sock.stream + 1, sock.given);
+        let bytes: Vec<u8> = (from..from + n).map(|i| byte(stream, i)).collect();
+        let class = if n as usize <= SMALL_MAX { Class::Small } else { Class::Host };
+        let span = self.arena.fill(class, &bytes).or_else(|| self.arena.fill(Class::Host, &bytes));
+        if let Some(span) = span {
+            sock.given += n;
+            self.host(id, HostEvent::Received(span));
+        }
+        self.arm_receive(id);
+    }
+
+    fn arm_receive(&mut self, id: FlowId) {
+        let Some(sock) = self.socks.get_mut(&id) else { return };
+        if sock.receiving && !sock.receive_pending && sock.has_news() && !sock.reset {
+            sock.receive_pending = true;
+            let delay = self.rng.range(1, sock.peer.delay);
+            self.later(delay, Event::Receive(id));
+        }
+    }
+
+    fn sent(&mut self, id: FlowId) {
+        let Some(sock) = self.socks.get_mut(&id) else { return };
+        let Some(spans) = sock.sending.take() else { return };
+        if sock.reset || sock.resets_now() {
+            sock.reset = true;
+            self.host(id, HostEvent::SendFailed(HostError::Reset));
+            return;
+        }
+        let total: u64 = spans.iter().map(|s| u64::from(s.len)).sum();
+        let n = self.rng.range(1, total.min(sock.peer.takes));
+        for (i, b) in self.arena.gather(&spans)[..n as usize].iter().enumerate() {
+            let at = sock.taken + i as u64;
+            assert_eq!(*b, byte(sock.stream, at), "stream {}: byte {at} towards the host", sock.stream);
+        }
+        sock.taken += n;
+        self.host(id, HostEvent::Sent(n as usize));
+    }
+
+    /// Carries out what the stack wants done.
+    fn actions(&mut self) {
+        while let Some(action) = self.stack.poll_action() {
+            match action {
+                Action::Emit(e) => {
+                    let payload = self.arena.gather(&e.spans);
+                    let mut frames = Vec::new();
+                    let mut each = |_: &[u8], frame: &[u8]| frames.push(frame.to_vec());
+                    cut(&e.head, &payload, e.csum, e.gso, &self.caps, &mut self.scratch, &mut each)
+                        .expect("a frame that can be cut");
+                    for frame in frames {
+                        self.transmit(frame, true);
+                    }
+                }
+                Action::EmitBytes(frame) => self.transmit(frame, true),
+                Action::Release(buf) => self.arena.release(buf),
+                Action::Copy { from, to } => self.arena.copy(from, to),
+                Action::Open(id, Open::Tcp { .. }) => self.open(id),
+                Action::Receive(id, on) => {
+                    self.socks.get_mut(&id).expect("an open socket").receiving = on;
+                    self.arm_receive(id);
+                }
+                Action::SendStream(id, spans) => self.send(id, &spans),
+                Action::ShutdownWrite(id) => {
+                    let sock = self.socks.get_mut(&id).expect("an open socket");
+                    assert!(!sock.shut && sock.sending.is_none());
+                    sock.shut = true;
+                    self.arm_receive(id);
+                }
+                Action::Close(id, how) => {
+                    let mut sock = self.socks.remove(&id).expect("an open socket");
+                    sock.closed = Some(how);
+                    self.over.push(sock);
+                }
+                other => panic!("unexpected: {other:?}"),
+            }
+        }
+    }
+
+    fn open(&mut self, id: FlowId) {
+        // Flows are told apart by the order of their first SYN, so ask the stack who this is.
+        let port = self.stack.tcp_flow(id).expect("a live flow").guest.port();
+        let peer = self.peers.get(&port).expect("a known port").clone();
+        let delay = self.rng.range(1, peer.delay);
+        self.socks.insert(id, Sock::new(peer, u64::from(port - 40_000)));
+        self.later(delay, Event::Connected(id));
+    }
+
+    fn send(&mut self, id: FlowId, spans: &[Span]) {
+        let sock = self.socks.get_mut(&id).expect("an open socket");
+        assert!(sock.sending.is_none() && !sock.shut, "one send at a time, none after the end");
+        sock.sending = Some(spans.to_vec());
+        let delay = self.rng.range(1, sock.peer.delay);
+        self.later(delay, Event::Sent(id));
+    }
+
+    /// After everything: nothing is left, and nothing that should have arrived is missing.
+    fn check(&self) {
+        assert_eq!(self.flows(), 0, "flows left");
+        assert!(self.arena.owned().is_empty(), "buffers left: {:?}", self.arena.owned());
+        assert!(self.socks.is_empty(), "sockets left");
+        for app in &self.guest.apps {
+            let Some(sock) = self.over.iter().rev().find(|s| s.stream == app.stream) else {
+                continue;
+            };
+            let orderly = matches!(app.end, End::CloseAfterReading | End::CloseAfterSending)
+                && sock.peer.resets_at.is_none()
+                && !sock.peer.refuses;
+            if orderly {
+                let what = format!("stream {}: {app:?}", app.stream);
+                assert_eq!((app.sent, app.read), (app.to_send, sock.peer.to_send), "{what}");
+                assert_eq!((sock.taken, sock.shut), (app.to_send, true), "{what}");
+                assert_eq!(sock.closed, Some(ringtap::stack::Close::Orderly), "{what}");
+            }
+        }
+    }
+}
+
+fn source_port(frame: &[u8]) -> u16 {
+    let at = if frame[12] == 0x86 { 54 } else { 34 };
+    frame.get(at..at + 2).map_or(0, |p| u16::from_be_bytes([p[0], p[1]]))
+}
