@@ -9,7 +9,7 @@
 use super::Cx;
 use super::action::Action;
 use super::link::Link;
-use super::reply;
+use super::{dhcp_sieve, reply};
 use crate::config::Network;
 use crate::flow::{DropReason, Time};
 use crate::wire::Mac;
@@ -90,10 +90,8 @@ impl Server {
 
     /// A message from the guest, already known to be addressed to a server. Answers go straight to the client.
     pub fn message(&mut self, cx: &mut Cx<'_>, search: &[String], bytes: &[u8]) {
-        if bytes.len() > MAX_LEN || bytes.get(236..240) != Some(&[99, 130, 83, 99]) {
-            return cx.drop(DropReason::Malformed);
-        }
-        let Ok(m) = Message::decode(&mut Decoder::new(bytes)) else {
+        let sieved = Some(bytes).filter(|b| b.len() <= MAX_LEN).and_then(dhcp_sieve::v4);
+        let Some(m) = sieved.and_then(|b| Message::decode(&mut Decoder::new(&b)).ok()) else {
             return cx.drop(DropReason::Malformed);
         };
         // The length is checked before `chaddr` is asked for: that slices by it.

@@ -1,12 +1,12 @@
 //! Stateless DHCPv6 (RFC 8415 section 6.1): information requests get the DNS server and the search list.
 //!
 //! Addresses come from router advertisements; messages that ask for one are counted and stay unanswered. Limits: messages
-//! beyond [`MAX_LEN`] bytes are not read, which also bounds how deep options can nest.
+//! beyond [`MAX_LEN`] bytes are not read.
 
 use super::Cx;
 use super::action::Action;
 use super::link::Link;
-use super::reply;
+use super::{dhcp_sieve, reply};
 use crate::config::Network;
 use crate::flow::DropReason;
 use dhcproto::Name;
@@ -27,10 +27,9 @@ fn duid() -> Vec<u8> {
 
 /// A message from the guest at `from`.
 pub fn message(cx: &mut Cx<'_>, search: &[String], from: SocketAddr, bytes: &[u8]) {
-    if bytes.len() > MAX_LEN {
-        return cx.drop(DropReason::Malformed);
-    }
-    let Ok(mut m) = Message::decode(&mut Decoder::new(bytes)) else {
+    let sieved = Some(bytes).filter(|b| b.len() <= MAX_LEN).and_then(dhcp_sieve::v6);
+    let read = sieved.and_then(|(b, asks)| Some((Message::decode(&mut Decoder::new(&b)).ok()?, asks)));
+    let Some((mut m, asks_for_addresses)) = read else {
         return cx.drop(DropReason::Malformed);
     };
     if m.msg_type() != MessageType::InformationRequest {
@@ -39,7 +38,7 @@ pub fn message(cx: &mut Cx<'_>, search: &[String], from: SocketAddr, bytes: &[u8
     let other_server =
         matches!(m.opts().get(OptionCode::ServerId), Some(DhcpOption::ServerId(id)) if *id != duid());
     // An information request names no addresses (RFC 8415 section 16.12).
-    if other_server || m.opts().get(OptionCode::IANA).is_some() || m.opts().get(OptionCode::IATA).is_some() {
+    if other_server || asks_for_addresses {
         return cx.drop(DropReason::Unsupported);
     }
     let mut o = DhcpOptions::new();

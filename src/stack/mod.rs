@@ -20,6 +20,7 @@ mod arp;
 pub mod cx;
 mod dhcp4;
 mod dhcp6;
+mod dhcp_sieve;
 mod dispatch;
 pub mod dns;
 pub mod echo;

@@ -193,8 +193,6 @@ fn run(steps: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-
     #[test]
     fn anything_in_any_order(steps in vec(step(), 1..60)) {
         run(steps);
