@@ -1,5 +1,6 @@
 //! The lab itself: that its worlds are what the end-to-end tests take them for.
 
+use ringtap::lab::contender::{Contender, Start};
 use ringtap::lab::dns::{DnsServer, answer, default_names};
 use ringtap::lab::impair::Impairment;
 use ringtap::lab::{Lab, Server, addr, serve};
@@ -91,4 +92,22 @@ fn an_impaired_link_loses_and_delays_and_tcp_gets_through() {
     assert_eq!(verdict, "1048576 bytes sound\n");
     let [there, _] = link.fates();
     assert!(there.pushed > 500 && there.lost > 0 && there.reordered > 0, "{there:?}");
+}
+
+#[test]
+fn a_guest_of_every_contender_that_is_installed_reaches_the_server() {
+    let lab = Lab::new().unwrap();
+    let _server = Server::tcp_echo(lab.internet().tcp_listener((addr::SERVER_V4, 7)).unwrap()).unwrap();
+    for contender in [Contender::Direct, Contender::Slirp4netns, Contender::Pasta] {
+        if !contender.installed() {
+            continue;
+        }
+        let guest = contender.start(&lab, &Start::default()).unwrap();
+        let mut stream = guest.place().tcp_connect((addr::SERVER_V4, 7)).unwrap();
+        stream.write_all(b"hello").unwrap();
+        let mut back = [0; 5];
+        stream.read_exact(&mut back).unwrap();
+        assert_eq!(&back, b"hello", "{contender:?}");
+        assert!(guest.processes().len() >= 1);
+    }
 }

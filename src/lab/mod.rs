@@ -21,12 +21,16 @@
 
 #![forbid(unsafe_code)]
 
+pub mod contender;
 pub mod dns;
+mod guest;
 pub mod impair;
 mod impaired;
 pub mod links;
 pub mod serve;
 
+pub use contender::Contender;
+pub use guest::Guest;
 pub use impaired::ImpairedLink;
 pub use links::{Links, Via};
 pub use serve::Server;
@@ -43,6 +47,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 /// Addresses of a lab.
 pub mod addr {
@@ -120,8 +125,9 @@ pub struct Lab {
 /// One network namespace of a lab.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
-    lab: &'a Lab,
+    world: &'a World,
     net: &'a NetNs,
+    dir: &'a Path,
 }
 
 /// A program in a lab; killed and waited for when dropped.
@@ -283,19 +289,23 @@ impl Lab {
         Ok(())
     }
 
+    fn place<'a>(&'a self, net: &'a NetNs) -> Place<'a> {
+        Place { world: &self.world, net, dir: &self.dir }
+    }
+
     /// Where the program under test runs.
     pub fn host(&self) -> Place<'_> {
-        Place { lab: self, net: &self.host }
+        self.place(&self.host)
     }
 
     /// The server and router.
     pub fn internet(&self) -> Place<'_> {
-        Place { lab: self, net: &self.internet }
+        self.place(&self.internet)
     }
 
     /// Behind the router.
     pub fn far(&self) -> Place<'_> {
-        Place { lab: self, net: &self.far }
+        self.place(&self.far)
     }
 
     /// The lab's directory for files of the test; everyone may read it.
@@ -329,9 +339,8 @@ impl<'a> Place<'a> {
     fn enter(&self, program: &str, who: Identity) -> Result<Command, LabError> {
         let mut command = Command::new(program);
         let run = if who == Identity::WorldRoot { "run" } else { "user-run" };
-        command.env("HOME", self.lab.dir.join("home")).env("XDG_RUNTIME_DIR", self.lab.dir.join(run));
-        self.lab
-            .world
+        command.env("HOME", self.dir.join("home")).env("XDG_RUNTIME_DIR", self.dir.join(run));
+        self.world
             .enter(self.net, who, &mut command)
             .map_err(|e| LabError::new(&format!("preparing {program}"), e))?;
         Ok(command)
@@ -355,22 +364,22 @@ impl<'a> Place<'a> {
 
     /// Links, addresses and routes here.
     pub fn links(&self) -> Result<Links, LabError> {
-        Links::open(&self.lab.world, self.net)
+        Links::open(&self.world, self.net)
     }
 
     /// Writes a sysctl of this place, as in `net/ipv4/ip_forward`.
     pub fn sysctl(&self, name: &str, value: &str) -> Result<(), LabError> {
-        self.lab.world.sysctl(self.net, name, value).map_err(|e| LabError::new("sysctl", e))
+        self.world.sysctl(self.net, name, value).map_err(|e| LabError::new("sysctl", e))
     }
 
     /// A tap without offloads here, non-blocking.
     pub fn tap(&self, name: &str) -> Result<OwnedFd, LabError> {
-        self.lab.world.tap(self.net, name).map_err(|e| LabError::new("tap", e))
+        self.world.tap(self.net, name).map_err(|e| LabError::new("tap", e))
     }
 
     fn socket(&self, address: SocketAddr, kind: i32, protocol: i32) -> Result<Socket, LabError> {
         let domain = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-        let fd = self.lab.world.socket(self.net, domain, kind, protocol);
+        let fd = self.world.socket(self.net, domain, kind, protocol);
         Ok(fd.map_err(|e| LabError::new("socket", e))?.into())
     }
 
@@ -392,6 +401,18 @@ impl<'a> Place<'a> {
         socket
             .connect(&SockAddr::from(address))
             .map_err(|e| LabError::new(&format!("connecting to {address}"), e))?;
+        Ok(socket.into())
+    }
+
+    /// As [`Self::tcp_connect`], giving up after `patience`; the error is the system's own.
+    pub fn tcp_connect_within(
+        &self,
+        address: impl Into<SocketAddr>,
+        patience: Duration,
+    ) -> io::Result<TcpStream> {
+        let address = address.into();
+        let socket = self.socket(address, libc::SOCK_STREAM, 0).map_err(|e| e.source)?;
+        socket.connect_timeout(&SockAddr::from(address), patience)?;
         Ok(socket.into())
     }
 

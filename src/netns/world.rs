@@ -224,6 +224,18 @@ impl World {
         Ok((Self { user, mnt, ids, by_root: nix::unistd::geteuid().is_root() }, nets))
     }
 
+    /// The namespaces that process `pid` is in. They stay when it ends.
+    pub fn of_process(pid: u32) -> io::Result<(Self, NetNs)> {
+        let open = |kind: &str| {
+            let path = format!("/proc/{pid}/ns/{kind}");
+            fs::File::open(&path).map(OwnedFd::from).map_err(fail(&path))
+        };
+        let map = fs::read_to_string(format!("/proc/{pid}/uid_map"))?;
+        let ids = map.lines().filter_map(|l| l.split_whitespace().nth(2)?.parse::<u32>().ok());
+        let ids = ids.fold(0, u32::saturating_add);
+        Ok((Self { user: open("user")?, mnt: open("mnt")?, ids, by_root: false }, NetNs(open("net")?)))
+    }
+
     /// How many ids are mapped: 1 for a user without sub-ids.
     pub fn ids(&self) -> u32 {
         self.ids

@@ -1,0 +1,162 @@
+//! Programs that give a namespace a network, started alike: ringtap and its peers, and no program at all.
+//!
+//! [`Contender::start`] makes a user, mount and network namespace in the lab's host, attaches the program to it, waits until
+//! it says that it is ready, and returns the [`Guest`]. Every contender gets the same namespace, addresses (10.0.2.100)
+//! and resolv.conf, so that differences are the program's own. Direct means that the host itself is the guest.
+
+use super::{Guest, Lab, LabError, Running, addr};
+use std::fs;
+use std::io::{self, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Who carries the packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Contender {
+    /// Nobody: the programs run in the host.
+    Direct,
+    /// `ringtap attach`, this program.
+    Ringtap(PathBuf),
+    /// slirp4netns from PATH.
+    Slirp4netns,
+    /// pasta from PATH.
+    Pasta,
+}
+
+/// How it is started.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// MTU of the guest's tap.
+    pub mtu: u16,
+    /// As an ordinary user rather than as the lab's root.
+    pub as_user: bool,
+    /// Further options of the program.
+    pub options: Vec<String>,
+}
+
+impl Default for Start {
+    fn default() -> Self {
+        Self { mtu: 1500, as_user: false, options: Vec::new() }
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE_V6: Duration = Duration::from_secs(1);
+
+impl Contender {
+    /// A word for tables.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Ringtap(_) => "ringtap",
+            Self::Slirp4netns => "slirp4netns",
+            Self::Pasta => "pasta",
+        }
+    }
+
+    /// Whether its program is there.
+    pub fn installed(&self) -> bool {
+        match self {
+            Self::Direct => true,
+            Self::Ringtap(program) => program.is_file(),
+            Self::Slirp4netns | Self::Pasta => on_path(self.name()),
+        }
+    }
+
+    /// Starts it in `lab`'s host; its standard error goes to ours.
+    pub fn start(&self, lab: &Lab, how: &Start) -> Result<Guest, LabError> {
+        let command = |program: &str| match how.as_user {
+            true => lab.host().command_as_user(program),
+            false => lab.host().command(program),
+        };
+        if *self == Self::Direct {
+            let holder = lab.host().spawn(command("sleep")?.arg("infinity"))?;
+            return lab.guest(holder.pid(), vec![holder]);
+        }
+        let resolv = lab.dir().join("guest-resolv.conf");
+        fs::write(&resolv, "nameserver 10.0.2.3\n").map_err(|e| LabError::new("writing resolv.conf", e))?;
+        let mut unshare = command("unshare")?;
+        unshare.args(["--user", "--map-root-user", "--mount", "--net", "sh", "-ec"]).arg(format!(
+            "mount --bind {} /etc/resolv.conf; echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad; \
+             ip link set lo up; echo 1; exec sleep infinity",
+            resolv.display()
+        ));
+        let holder = start_ready(lab, &mut unshare)?;
+        let pid = holder.pid();
+        let (mtu, target) = (how.mtu.to_string(), pid.to_string());
+        let running = match self {
+            Self::Direct => return Err(LabError::new("direct", io::ErrorKind::Unsupported.into())),
+            Self::Ringtap(program) => {
+                let mut network = command(&program.to_string_lossy())?;
+                network.args(["attach", "--mtu", &mtu, "--ready-fd", "1"]).args(&how.options).arg(&target);
+                start_ready(lab, &mut network)?
+            }
+            Self::Slirp4netns => {
+                // Its standard output is for messages: the shell moves ours to descriptor 3.
+                let mut network = command("sh")?;
+                network.args(["-c", "exec slirp4netns \"$@\" 3>&1 1>&2", "sh", "-r", "3", "-c", "-6"]);
+                network.args(["--disable-host-loopback", "--mtu", &mtu]).args(&how.options);
+                start_ready(lab, network.args([&target, "tap0"]))?
+            }
+            Self::Pasta => {
+                let mut network = command("pasta")?;
+                network.args([
+                    "--foreground",
+                    "--quiet",
+                    "--config-net",
+                    "--no-map-gw",
+                    "--ns-ifname",
+                    "tap0",
+                ]);
+                network.args(["--mtu", &mtu, "--address", "10.0.2.100", "--netmask", "24"]);
+                network.args(["--gateway", "10.0.2.2", "--dns-forward", "10.0.2.3"]);
+                network.args(["-t", "none", "-u", "none", "-T", "none", "-U", "none"]).args(&how.options);
+                lab.host().spawn(network.arg(&target))?
+            }
+        };
+        let guest = lab.guest(pid, vec![holder, running])?;
+        wait_for_route(&guest)?;
+        Ok(guest)
+    }
+}
+
+/// Whether `program` is in a directory of PATH.
+pub fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
+/// Waits until the guest has a default route of both families: pasta says nothing when it is ready, and slirp4netns
+/// leaves IPv6 to a router advertisement. Without IPv6 after a second there is none.
+fn wait_for_route(guest: &Guest) -> Result<(), LabError> {
+    let start = Instant::now();
+    let routed = |own: IpAddr, server: IpAddr| {
+        let socket = guest.place().udp_socket((own, 0));
+        socket.is_ok_and(|s| s.connect((server, 9)).is_ok())
+    };
+    while !routed(Ipv4Addr::UNSPECIFIED.into(), addr::SERVER_V4.into()) {
+        if start.elapsed() > PATIENCE {
+            return Err(LabError::new("waiting for a route in the guest", io::ErrorKind::TimedOut.into()));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    while !routed(Ipv6Addr::UNSPECIFIED.into(), addr::SERVER_V6.into()) && start.elapsed() < PATIENCE_V6 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// Starts a program and waits until it has written a byte to its standard output.
+fn start_ready(lab: &Lab, command: &mut Command) -> Result<Running, LabError> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let mut running = lab.host().spawn(command.stdout(Stdio::piped()))?;
+    let mut byte = [0];
+    let read = running.child().stdout.as_mut().map_or(Ok(0), |out| out.read(&mut byte));
+    match read {
+        Ok(1) => Ok(running),
+        Ok(_) => Err(LabError::new(&name, io::Error::other("ended before it was ready"))),
+        Err(e) => Err(LabError::new(&name, e)),
+    }
+}
