@@ -89,16 +89,23 @@ impl Contender {
         let running = match self {
             Self::Direct => return Err(LabError::new("direct", io::ErrorKind::Unsupported.into())),
             Self::Ringtap(program) => {
-                let mut network = command(&program.to_string_lossy())?;
-                network.args(["attach", "--mtu", &mtu, "--ready-fd", "1"]).args(&how.options).arg(&target);
-                start_ready(lab, &mut network)?
+                let mut network = ready_on_3(command("sh")?);
+                network.arg(program).args(["attach", "--mtu", &mtu, "--ready-fd", "3"]);
+                start_ready(lab, network.args(&how.options).arg(&target))?
             }
             Self::Slirp4netns => {
-                // Its standard output is for messages: the shell moves ours to descriptor 3.
-                let mut network = command("sh")?;
-                network.args(["-c", "exec slirp4netns \"$@\" 3>&1 1>&2", "sh", "-r", "3", "-c", "-6"]);
-                network.args(["--disable-host-loopback", "--mtu", &mtu]).args(&how.options);
-                start_ready(lab, network.args([&target, "tap0"]))?
+                let mut network = ready_on_3(command("sh")?);
+                network.args([
+                    "slirp4netns",
+                    "-r",
+                    "3",
+                    "-c",
+                    "-6",
+                    "--disable-host-loopback",
+                    "--mtu",
+                    &mtu,
+                ]);
+                start_ready(lab, network.args(&how.options).args([&target, "tap0"]))?
             }
             Self::Pasta => {
                 let mut network = command("pasta")?;
@@ -126,6 +133,13 @@ impl Contender {
 pub fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
+/// Makes `shell` run the program that its further arguments name, with descriptor 3 leading to our pipe and standard output
+/// to where errors go.
+pub fn ready_on_3(mut shell: Command) -> Command {
+    shell.args(["-c", "exec \"$@\" 3>&1 1>&2", "sh"]);
+    shell
 }
 
 /// Waits until the guest has a default route of both families: pasta says nothing when it is ready, and slirp4netns

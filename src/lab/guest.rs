@@ -6,8 +6,9 @@
 use super::{Lab, LabError, Place, Running};
 use crate::netns::world::{NetNs, World};
 use std::fs;
-use std::io;
+use std::io::{self, BufRead, BufReader};
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// A joined namespace, and the programs that make it, ended when dropped, last started first.
@@ -73,6 +74,40 @@ impl Guest {
     pub fn processes(&self) -> Vec<u32> {
         let own = self.running.iter().map(Running::pid);
         own.clone().chain(own.flat_map(descendants)).collect()
+    }
+}
+
+/// What Docker does: a bridge, a namespace on it, forwarding, masquerading towards the tap. $0 is the MTU.
+const BRIDGE: &str = "
+    ip link add br0 type bridge; ip addr add 172.17.0.1/16 dev br0
+    ip -6 addr add fd17::1/64 dev br0 nodad; ip link set br0 mtu $0 up
+    unshare --net sh -c 'exec sleep infinity' & pid=$!
+    while [ \"$(readlink /proc/$pid/ns/net)\" = \"$(readlink /proc/self/ns/net)\" ]; do sleep 0.01; done
+    ip link add v0 mtu $0 type veth peer name eth0 mtu $0 netns $pid; ip link set v0 master br0 up
+    c=\"nsenter --target $pid --net\"
+    $c ip link set lo up; $c ip link set eth0 mtu $0 up
+    $c ip addr add 172.17.0.2/16 dev eth0; $c ip route add default via 172.17.0.1
+    $c ip -6 addr add fd17::2/64 dev eth0 nodad; $c ip -6 route add default via fd17::1
+    echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
+    nft add table inet nat; nft 'add chain inet nat post { type nat hook postrouting priority 100; }'
+    nft add rule inet nat post oifname tap0 masquerade
+    echo $pid; wait
+";
+
+impl Guest {
+    /// A network namespace on a bridge inside this guest, as a container's is. Needs `ip`, `nft` and nsenter; may be done
+    /// once for a guest.
+    pub fn behind_bridge(&self, lab: &Lab, mtu: u16) -> Result<Self, LabError> {
+        let what = "building a bridge in the guest";
+        let mut shell = self.place().command("sh")?;
+        shell.args(["-ec", BRIDGE, &mtu.to_string()]).stdout(Stdio::piped());
+        let mut running = self.place().spawn(&mut shell)?;
+        let mut line = String::new();
+        if let Some(out) = running.child().stdout.take() {
+            BufReader::new(out).read_line(&mut line).map_err(|e| LabError::new(what, e))?;
+        }
+        let pid = line.trim().parse().map_err(|_| LabError::new(what, io::ErrorKind::InvalidData.into()))?;
+        lab.guest(pid, vec![running])
     }
 }
 

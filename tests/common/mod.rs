@@ -9,7 +9,7 @@
 
 #![allow(dead_code, reason = "each test program uses its part of this")]
 
-use ringtap::lab::contender::{Contender, Start, on_path};
+use ringtap::lab::contender::{Contender, Start, on_path, ready_on_3};
 use ringtap::lab::dns::{DnsServer, default_names};
 use ringtap::lab::{Guest, Lab, Place, Running, Server, addr};
 use std::io::{BufRead, BufReader, Read};
@@ -121,8 +121,13 @@ impl World {
     /// `ringtap attach OPTIONS PID [IFNAME]` to `bare`, ready.
     pub fn attach(&self, bare: Running, options: &[&str], ifname: Option<&str>) -> Guest {
         let pid = bare.pid();
-        let mut command = self.ringtap(true);
-        command.args(["attach", "--ready-fd", "1"]).args(options).arg(pid.to_string()).args(ifname);
+        let mut command = ready_on_3(self.lab.host().command_as_user("sh").unwrap());
+        command
+            .arg(self.lab.bin("ringtap"))
+            .args(["attach", "--ready-fd", "3"])
+            .args(options)
+            .arg(pid.to_string())
+            .args(ifname);
         let mut running = self.lab.host().spawn(command.stdout(Stdio::piped())).unwrap();
         let mut byte = [0];
         let out = running.child().stdout.as_mut().unwrap();

@@ -1,0 +1,124 @@
+//! The perf command: ringtap, its peers and the direct path in one lab, in turn, medians.
+//!
+//! Every figure of a table comes from the same run, and contenders take turns within each round, so that what else the
+//! machine does falls on all alike. The client is in the guest, the server behind a veth in another namespace. Bars are
+//! those that the project set itself. See NOTES.md for how each figure is taken and for traps.
+
+mod idle;
+mod report;
+mod start;
+mod tcp;
+mod udp;
+
+use clap::Parser;
+use report::Report;
+use ringtap::lab::contender::{Contender, Start};
+use ringtap::lab::{Guest, Lab, LabError};
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+/// Measures ringtap against the direct path, slirp4netns and pasta
+#[derive(Debug, Parser)]
+pub struct Options {
+    /// Times that each figure is taken; the median counts
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// Length of one transfer, in seconds
+    #[arg(long, default_value_t = 3)]
+    seconds: u32,
+    /// What to measure
+    #[arg(long, value_delimiter = ',', default_value = "tcp,udp,start,idle,many")]
+    only: Vec<String>,
+    /// Who takes part, besides the direct path
+    #[arg(long, value_delimiter = ',', default_value = "ringtap,slirp4netns,pasta")]
+    against: Vec<String>,
+    /// Put the client behind a bridge made inside the namespace, as a container is
+    #[arg(long)]
+    bridge: bool,
+    /// Streams of the TCP transfers
+    #[arg(long, value_delimiter = ',', default_value = "1,4")]
+    streams: Vec<u32>,
+    /// MTUs of the TCP transfers
+    #[arg(long, value_delimiter = ',', default_value = "1500,65520")]
+    mtus: Vec<u16>,
+    /// Further options of `ringtap attach`, for comparing them
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true)]
+    with: Vec<String>,
+    /// Instances for `many`
+    #[arg(long, default_value_t = 150)]
+    instances: usize,
+    /// Write the tables to perf/RESULTS.md too
+    #[arg(long)]
+    write: bool,
+}
+
+/// The lab, who takes part, and how.
+pub struct Bench {
+    lab: Lab,
+    options: Options,
+    ringtap: PathBuf,
+}
+
+impl Bench {
+    /// All contenders that are asked for and installed, the direct path first.
+    fn contenders(&self) -> Vec<Contender> {
+        let all = [Contender::Ringtap(self.ringtap.clone()), Contender::Slirp4netns, Contender::Pasta];
+        let mut here = vec![Contender::Direct];
+        here.extend(all.into_iter().filter(|c| self.asked(c.name()) && c.installed()));
+        here
+    }
+
+    fn asked(&self, name: &str) -> bool {
+        self.options.against.iter().any(|a| a == name)
+    }
+
+    /// A guest of `contender`, and where the client runs: the guest itself, or a container on a bridge in it.
+    fn guest(&self, contender: &Contender, mtu: u16) -> Result<(Guest, Option<Guest>), LabError> {
+        let options = match contender {
+            Contender::Ringtap(_) => self.options.with.clone(),
+            _ => Vec::new(),
+        };
+        let guest = contender.start(&self.lab, &Start { mtu, as_user: true, options })?;
+        let inner = match contender {
+            Contender::Direct => None,
+            _ if self.options.bridge => Some(guest.behind_bridge(&self.lab, mtu)?),
+            _ => None,
+        };
+        Ok((guest, inner))
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let options = Options::parse();
+    let ringtap = std::env::current_exe()?.with_file_name("").join("../ringtap").canonicalize()?;
+    // Shown at a place that the lab's ordinary user may enter.
+    let lab = Lab::with_binds(&[(&ringtap, "ringtap")])?;
+    let ringtap = lab.bin("ringtap");
+    let bench = Bench { lab, options, ringtap };
+    let mut report = Report::default();
+    let wanted = |name: &str| bench.options.only.iter().any(|o| o == name);
+    for round in 1..=bench.options.rounds {
+        eprintln!("round {round} of {}", bench.options.rounds);
+        if wanted("tcp") {
+            tcp::measure(&bench, &mut report)?;
+        }
+        if wanted("udp") {
+            udp::measure(&bench, &mut report)?;
+        }
+        if wanted("start") {
+            start::measure(&bench, &mut report)?;
+        }
+    }
+    if wanted("idle") {
+        idle::memory(&bench, &mut report)?;
+    }
+    if wanted("many") {
+        idle::many(&bench, &mut report)?;
+    }
+    let text = report.markdown(&bench);
+    println!("{text}");
+    if bench.options.write {
+        std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("perf/RESULTS.md"), text)?;
+    }
+    Ok(())
+}
