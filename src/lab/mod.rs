@@ -364,7 +364,7 @@ impl<'a> Place<'a> {
 
     /// Links, addresses and routes here.
     pub fn links(&self) -> Result<Links, LabError> {
-        Links::open(&self.world, self.net)
+        Links::open(self.world, self.net)
     }
 
     /// Writes a sysctl of this place, as in `net/ipv4/ip_forward`.
