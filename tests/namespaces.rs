@@ -192,5 +192,5 @@ fn two_guests_at_once_keep_apart() {
     std::io::Write::write_all(&mut b, b"x").unwrap();
     std::io::Read::read_exact(&mut b, &mut [0]).unwrap();
     drop(a);
-    assert_eq!(server.peers().len(), 2);
+    assert_eq!(server.peers_when(2).len(), 2);
 }

@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often a server looks whether it should end.
 const GLANCE: Duration = Duration::from_millis(50);
@@ -115,6 +115,16 @@ impl Server {
     /// pattern, `PUT` or `POST` to any path judges the body, any other `GET` reads a file below `root`.
     pub fn http(listener: TcpListener, root: Option<PathBuf>) -> io::Result<Self> {
         Self::tcp(listener, move |stream, peer| http(stream, peer, root.as_deref()))
+    }
+
+    /// As [`Self::peers`], once there are `count` of them: a client may be connected before it is accepted. After five
+    /// seconds, what there is.
+    pub fn peers_when(&self, count: usize) -> Vec<SocketAddr> {
+        let end = Instant::now() + Duration::from_secs(5);
+        while self.peers().len() < count && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.peers()
     }
 
     /// Who connected or sent, in order, each as often as it did.

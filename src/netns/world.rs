@@ -352,7 +352,14 @@ impl World {
                         check(libc::setresuid(id, id, id))?;
                     }
                 }
-                (Identity::WorldRoot, _) => {}
+                (Identity::WorldRoot, _) => {
+                    // Of a world that another user made we are still nobody, and would lose its capabilities on exec.
+                    // SAFETY: take integers.
+                    unsafe {
+                        check(libc::setresgid(0, 0, 0))?;
+                        check(libc::setresuid(0, 0, 0))?;
+                    }
+                }
             }
             // Joining a mount namespace moved us to its root. A directory this user may not enter is not needed.
             if cwd_known {
