@@ -1,8 +1,9 @@
-//! The header chain of a frame that this module built itself, seen again as bytes: where its fields are, and how they
-//! change when the packet is cut.
+//! The header chain of a frame that this module built itself, seen again as bytes: where its fields are, and
+//! how they change when the packet is cut.
 //!
-//! Only chains of [`super::ip::head`] are read here: Ethernet without tag, IPv4 without options or IPv6 without
-//! extension headers. Others are not recognised, which is an error for the caller and never a wrong packet.
+//! Only chains of [`super::ip::head`] are read here: Ethernet without tag, IPv4 without options or IPv6
+//! without extension headers. Others are not recognised, which is an error for the caller and never a wrong
+//! packet.
 
 use super::checksum::{self, Sum};
 use super::{Csum, ETH_LEN, field, ip, proto};

@@ -1,9 +1,10 @@
 //! The Internet checksum (RFC 1071), and the transport checksums built from it.
 //!
-//! Theory of operation. A one's complement sum of 16-bit words does not care about byte order or about how the words
-//! are grouped, so [`Sum`] adds native 32-bit words into 64-bit lanes (the compiler turns that into vector code) and
-//! swaps once at the end. Bytes may come in several slices, of odd length too: a slice that starts at an odd position
-//! has its sum swapped. A lane holds 2^32 words before it could overflow, far more than a packet has.
+//! Theory of operation. A one's complement sum of 16-bit words does not care about byte order or about how the
+//! words are grouped, so [`Sum`] adds native 32-bit words into 64 bits (the compiler turns that into vector
+//! code) and swaps once at the end. Bytes may come in several slices, of odd length too: a slice that starts at
+//! an odd position has its sum swapped. The sum holds 2^32 words before it could overflow, far more than a
+//! packet has.
 //!
 //! Two results exist. [`Sum::folded`] is the plain sum, which is what a partial checksum field holds for
 //! `VIRTIO_NET_HDR_F_NEEDS_CSUM`; [`Sum::finish`] is its complement, which is what travels on the wire.
@@ -57,22 +58,21 @@ impl Sum {
     }
 }
 
-/// Sums native 16-bit words, the last byte padded with zero.
+/// Sums native 16-bit words, the last byte padded with zero. Wrapping additions that cannot wrap: without their
+/// overflow checks the loop becomes vector code in every profile.
 fn native(bytes: &[u8]) -> u16 {
-    let mut lanes = [0u64; 8];
-    let mut wide = bytes.chunks_exact(32);
-    for chunk in &mut wide {
-        for (lane, word) in lanes.iter_mut().zip(chunk.chunks_exact(4)) {
-            *lane += u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
-        }
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut sum = 0u64;
+    for word in words {
+        let word = u64::from_ne_bytes(*word);
+        sum = sum.wrapping_add((word & 0xffff_ffff).wrapping_add(word >> 32));
     }
-    let mut sum: u64 = lanes.iter().sum();
-    let mut pairs = wide.remainder().chunks_exact(2);
-    for pair in &mut pairs {
-        sum += u64::from(u16::from_ne_bytes([pair[0], pair[1]]));
+    let (pairs, last) = rest.as_chunks::<2>();
+    for pair in pairs {
+        sum = sum.wrapping_add(u64::from(u16::from_ne_bytes(*pair)));
     }
-    if let [last] = pairs.remainder() {
-        sum += u64::from(u16::from_ne_bytes([*last, 0]));
+    if let [last] = last {
+        sum = sum.wrapping_add(u64::from(u16::from_ne_bytes([*last, 0])));
     }
     fold(sum)
 }
@@ -94,8 +94,8 @@ pub fn checksum(bytes: &[u8]) -> u16 {
     sum.finish()
 }
 
-/// The pseudo-header in front of a transport header (RFC 9293 section 3.1, RFC 8200 section 8.1). `len` counts the
-/// transport header and its payload.
+/// The pseudo-header in front of a transport header (RFC 9293 section 3.1, RFC 8200 section 8.1). `len`
+/// counts the transport header and its payload.
 pub fn pseudo(src: IpAddr, dst: IpAddr, protocol: u8, len: usize) -> Sum {
     let mut sum = pseudo_of(&[], protocol, len);
     for addr in [src, dst] {
@@ -116,11 +116,11 @@ pub(super) fn pseudo_of(addresses: &[u8], protocol: u8, len: usize) -> Sum {
     sum
 }
 
-/// Whether the transport checksum of a frame that came without `NEEDS_CSUM` is right. `bytes` are those that `frame`
-/// was parsed from; ranges that do not fit them count as wrong.
+/// Whether the transport checksum of a frame that came without `NEEDS_CSUM` is right. `bytes` are those that
+/// `frame` was parsed from; ranges that do not fit them count as wrong.
 ///
-/// A UDP checksum of zero means "none" in IPv4 and is wrong in IPv6 (RFC 768, RFC 8200 section 8.1). ICMPv4 has no
-/// pseudo-header. What has no checksum we could know (ARP, fragments, other protocols) is true.
+/// A UDP checksum of zero means "none" in IPv4 and is wrong in IPv6 (RFC 768, RFC 8200 section 8.1). ICMPv4
+/// has no pseudo-header. What has no checksum we could know (ARP, fragments, other protocols) is true.
 pub fn verify_transport(bytes: &[u8], frame: &Frame) -> bool {
     let Net::Ip(ip, payload) = &frame.net else { return true };
     let start = usize::from(ip.payload_at);
@@ -144,8 +144,8 @@ pub fn verify_transport(bytes: &[u8], frame: &Frame) -> bool {
     sum.finish() == 0
 }
 
-/// Whether a frame that came without `NEEDS_CSUM` may be believed: [`verify_transport`] for what can be parsed. What
-/// cannot is true here, for [`super::parse`] names the reason.
+/// Whether a frame that came without `NEEDS_CSUM` may be believed: [`verify_transport`] for what can be
+/// parsed. What cannot is true here, for [`super::parse`] names the reason.
 pub fn frame_is_sound(bytes: &[u8]) -> bool {
     super::parse(bytes).map_or(true, |frame| verify_transport(bytes, &frame))
 }

@@ -1,10 +1,11 @@
 //! IPv6 extension headers (RFC 8200 section 4): the walk from the fixed header to the payload.
 //!
-//! Theory of operation. Hop-by-hop options (first place only), destination options and a routing header that has
-//! nothing left to do are stepped over. The walk stops at the first header it does not know, which is then the
-//! packet's protocol, or at a fragment header, behind which only the part with offset zero could be read on. A
-//! fragment header with offset zero and nothing to follow is an *atomic fragment* and stands for a whole packet
-//! (RFC 6946). At most [`MAX_DEPTH`] headers are walked: beyond that a packet is made to cost, not to arrive.
+//! Theory of operation. Hop-by-hop options (first place only), destination options and a routing header that
+//! has nothing left to do are stepped over. The walk stops at the first header it does not know, which is
+//! then the packet's protocol, or at a fragment header, behind which only the part with offset zero could be
+//! read on. A fragment header with offset zero and nothing to follow is an *atomic fragment* and stands for a
+//! whole packet (RFC 6946). At most [`MAX_DEPTH`] headers are walked: beyond that a packet is made to cost,
+//! not to arrive.
 
 use super::parse::ParseError;
 use super::{Fragment, field, proto};
@@ -25,8 +26,8 @@ pub(super) struct Walked {
     pub fragment: Option<Fragment>,
 }
 
-/// Walks the headers of an IPv6 packet. `bytes` starts at the fixed header (checked to be there) and ends with the
-/// packet, without Ethernet padding.
+/// Walks the headers of an IPv6 packet. `bytes` starts at the fixed header (checked to be there) and ends
+/// with the packet, without Ethernet padding.
 pub(super) fn walk(bytes: &[u8]) -> Result<Walked, ParseError> {
     let mut here =
         Walked { protocol: *bytes.get(6).ok_or(ParseError::Malformed)?, named_at: 6, at: 40, fragment: None };
@@ -65,7 +66,8 @@ pub(super) fn walk(bytes: &[u8]) -> Result<Walked, ParseError> {
             }
             // Hop-by-hop options are legal in the first place only (RFC 8200 section 4.1).
             proto::HOP_BY_HOP if depth != 0 => return Err(ParseError::Malformed),
-            // Segments left: the packet asks to be forwarded elsewhere, which a router of one guest does not do.
+            // Segments left: the packet asks to be forwarded elsewhere, which a router of one guest does not
+            // do.
             proto::ROUTING if header[3] != 0 => return Err(ParseError::Unsupported),
             _ => 8 + usize::from(header[1]) * 8,
         };
@@ -77,16 +79,17 @@ pub(super) fn walk(bytes: &[u8]) -> Result<Walked, ParseError> {
     Err(ParseError::Unsupported)
 }
 
-/// A part must not be empty, must not reach beyond the longest packet, and all parts but the last are multiples of
-/// eight bytes (RFC 791, RFC 8200 section 4.5).
+/// A part must not be empty, must not reach beyond the longest packet, and all parts but the last are
+/// multiples of eight bytes (RFC 791, RFC 8200 section 4.5).
 pub(super) fn check_fragment(fragment: Fragment, len: usize) -> Result<(), ParseError> {
     let bad =
         len == 0 || usize::from(fragment.offset) + len > 65_535 || (fragment.more && !len.is_multiple_of(8));
     if bad { Err(ParseError::Malformed) } else { Ok(()) }
 }
 
-/// Offset, from the start of the IP header, of the byte that names the payload's protocol: what an ICMPv6 parameter
-/// problem "unrecognized next header" (RFC 4443 section 3.4) points to. `packet` starts at an IPv6 header.
+/// Offset, from the start of the IP header, of the byte that names the payload's protocol: what an ICMPv6
+/// parameter problem "unrecognized next header" (RFC 4443 section 3.4) points to. `packet` starts at an IPv6
+/// header.
 pub fn next_header_at(packet: &[u8]) -> Option<usize> {
     if packet.first()? >> 4 != 6 || packet.len() < 40 {
         return None;

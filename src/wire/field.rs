@@ -1,4 +1,5 @@
-//! Numbers at fixed offsets, where etherparse has no view: reads that may miss, writes that do nothing out of range.
+//! Numbers at fixed offsets, where etherparse has no view: reads that may miss, writes that do nothing out of
+//! range.
 
 /// The 16-bit number at `at`, if the bytes reach that far.
 pub(super) fn be16(bytes: &[u8], at: usize) -> Option<u16> {

@@ -1,18 +1,18 @@
 //! IP fragmentation for packets longer than the link takes (RFC 791 section 3.2, RFC 8200 section 4.5).
 //!
-//! Theory of operation. The payload of L3 is cut into pieces that are as long as the MTU allows and, but for the last,
-//! multiples of eight bytes. IPv4 pieces repeat the header; IPv6 pieces carry a fragment header of eight bytes more
-//! and the identification of [`super::segment::Scratch`]. The transport checksum covers the whole packet and has to
-//! be complete before: no one can complete it on a piece.
+//! Theory of operation. The payload of L3 is cut into pieces that are as long as the MTU allows and, but for
+//! the last, multiples of eight bytes. IPv4 pieces repeat the header; IPv6 pieces carry a fragment header of
+//! eight bytes more and the identification of [`super::segment::Scratch`]. The transport checksum covers the
+//! whole packet and has to be complete before: no one can complete it on a piece.
 
 use super::chain::Chain;
 use super::{ETH_LEN, field, proto};
 
 const MORE: u16 = 0x2000;
 
-/// Cuts `frame`, whose length fields are right, into pieces of at most `mtu` bytes of L3. `id` identifies the packet in
-/// IPv6; an IPv4 packet has its identification in the header. `None`, and no piece, when the MTU has no room for even
-/// eight bytes.
+/// Cuts `frame`, whose length fields are right, into pieces of at most `mtu` bytes of L3. `id` identifies the
+/// packet in IPv6; an IPv4 packet has its identification in the header. `None`, and no piece, when the MTU
+/// has no room for even eight bytes.
 pub(super) fn split(
     frame: &[u8],
     chain: Chain,

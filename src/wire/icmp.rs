@@ -1,11 +1,12 @@
 //! ICMP and ICMPv6 messages (RFC 792, RFC 4443): echoes, errors, and the packets that errors quote.
 //!
-//! Theory of operation. The two protocols differ in type numbers, in the pseudo-header that only ICMPv6 sums, and in how
-//! much an error may quote; everything else is one code. An echo's payload is never seen here, so [`echo_head`] leaves
-//! the checksum partial, as the TCP and UDP builders do. Errors are small and rare: they are built whole.
+//! Theory of operation. The two protocols differ in type numbers, in the pseudo-header that only ICMPv6 sums,
+//! and in how much an error may quote; everything else is one code. An echo's payload is never seen here, so
+//! [`echo_head`] leaves the checksum partial, as the TCP and UDP builders do. Errors are small and rare: they
+//! are built whole.
 //!
-//! What an error from the guest quotes is a packet *towards* the guest, cut short somewhere: [`quoted`] reads as much
-//! as it needs and believes no length in it.
+//! What an error from the guest quotes is a packet *towards* the guest, cut short somewhere: [`quoted`] reads
+//! as much as it needs and believes no length in it.
 
 use super::ip::{self, IpOut};
 use super::{Csum, Fragment, Head, Mac, checksum, ext, field, proto};
@@ -50,8 +51,8 @@ pub struct Fault {
 pub struct Quoted {
     /// What the error says.
     pub fault: Fault,
-    /// MTU of the link that the packet was too long for, bytes of L3. `None` for other errors, and where the router
-    /// does not tell it.
+    /// MTU of the link that the packet was too long for, bytes of L3. `None` for other errors, and where the
+    /// router does not tell it.
     pub mtu: Option<u16>,
     /// Protocol of the quoted packet.
     pub protocol: u8,
@@ -68,7 +69,8 @@ pub const fn is_error(v6: bool, icmp_type: u8) -> bool {
     if v6 { icmp_type < 128 } else { matches!(icmp_type, 3 | 4 | 5 | 11 | 12) }
 }
 
-/// Reads an echo. `message` starts with the ICMP header; its payload is what follows the first [`HEADER_LEN`] bytes.
+/// Reads an echo. `message` starts with the ICMP header; its payload is what follows the first [`HEADER_LEN`]
+/// bytes.
 pub fn echo(message: &[u8], v6: bool) -> Option<Echo> {
     let reply = match (v6, *message.first()?, *message.get(1)?) {
         (false, 8, 0) | (true, 128, 0) => false,
@@ -78,8 +80,9 @@ pub fn echo(message: &[u8], v6: bool) -> Option<Echo> {
     Some(Echo { reply, id: field::be16(message, 4)?, seq: field::be16(message, 6)? })
 }
 
-/// Ethernet, IP and echo headers in front of `payload_len` bytes, with the checksum left partial. `ip.protocol` is not
-/// looked at. The checksum field of an ICMPv4 message starts from zero, for there is no pseudo-header.
+/// Ethernet, IP and echo headers in front of `payload_len` bytes, with the checksum left partial.
+/// `ip.protocol` is not looked at. The checksum field of an ICMPv4 message starts from zero, for there is no
+/// pseudo-header.
 pub fn echo_head(src_mac: Mac, dst_mac: Mac, ip: &IpOut, echo: &Echo, payload_len: usize) -> (Head, Csum) {
     let v6 = ip.dst.is_ipv6();
     let len = HEADER_LEN + payload_len;
@@ -107,8 +110,8 @@ fn seed(src: IpAddr, dst: IpAddr, len: usize) -> checksum::Sum {
     }
 }
 
-/// A whole frame with an IPv4 error about `offending`, which starts with its IP header. As much of it is quoted as an
-/// error may hold: [`MAX_ERROR_V4`].
+/// A whole frame with an IPv4 error about `offending`, which starts with its IP header. As much of it is
+/// quoted as an error may hold: [`MAX_ERROR_V4`].
 pub fn error_v4(
     src_mac: Mac,
     dst_mac: Mac,
@@ -151,8 +154,8 @@ fn error(src_mac: Mac, dst_mac: Mac, ip: &IpOut, fault: Fault, quote: &[u8]) -> 
     [&head[..], &header, quote].concat()
 }
 
-/// Reads an error and what it quotes. `message` starts with the ICMP header. `None` for what is no error, or quotes
-/// too little to tell which packet is meant: of a fragmented packet, only the first part does.
+/// Reads an error and what it quotes. `message` starts with the ICMP header. `None` for what is no error, or
+/// quotes too little to tell which packet is meant: of a fragmented packet, only the first part does.
 pub fn quoted(message: &[u8], v6: bool) -> Option<Quoted> {
     let &[icmp_type, code, ..] = message.first_chunk::<HEADER_LEN>()?;
     if !is_error(v6, icmp_type) {

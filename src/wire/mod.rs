@@ -1,12 +1,14 @@
-//! Packets as bytes: views that check lengths, representations that cannot be wrong, and what offload leaves to do.
+//! Packets as bytes: views that check lengths, representations that cannot be wrong, and what offload leaves
+//! to do.
 //!
-//! Theory of operation. [`parse`] turns the bytes of one Ethernet frame into a [`Frame`]: plain values and offsets, no
-//! borrow, so that the payload stays where it is and only its position travels on. Every length in the packet is
-//! checked against every other before a value exists. The way out is the mirror image: [`ip`], [`tcp`], [`udp`] build
-//! the header chain of a super-frame in place; [`segment`] cuts it up in software where a tap takes no offload; and
-//! [`vnet`] is the virtio-net header that says what is left to do.
+//! Theory of operation. [`parse`] turns the bytes of one Ethernet frame into a [`Frame`]: plain values and
+//! offsets, no borrow, so that the payload stays where it is and only its position travels on. Every length
+//! in the packet is checked against every other before a value exists. The way out is the mirror image:
+//! [`ip`], [`tcp`], [`udp`] build the header chain of a super-frame in place; [`segment`] cuts it up in
+//! software where a tap takes no offload; and [`vnet`] is the virtio-net header that says what is left to do.
 //!
-//! Limits: one VLAN tag is not carried (counted as unsupported); IPv6 extension headers are walked up to eight deep.
+//! Limits: one VLAN tag is not carried (counted as unsupported); IPv6 extension headers are walked up to
+//! eight deep.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,5 @@
-//! What a super-frame leaves to be done by whoever has the offload, or by [`super::segment`] where nobody has it.
+//! What a super-frame leaves to be done by whoever has the offload, or by [`super::segment`] where nobody has
+//! it.
 
 /// Segmentation that the receiver of a super-frame still has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +29,8 @@ impl Gso {
     }
 }
 
-/// Where the transport checksum goes. The field itself holds the folded pseudo-header sum (not complemented), ready
-/// for `VIRTIO_NET_HDR_F_NEEDS_CSUM`.
+/// Where the transport checksum goes. The field itself holds the folded pseudo-header sum (not complemented),
+/// ready for `VIRTIO_NET_HDR_F_NEEDS_CSUM`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Csum {
     /// Where summing starts: the transport header's offset from the start of the frame.

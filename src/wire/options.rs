@@ -1,8 +1,9 @@
-//! TCP options (RFC 9293 section 3.2): read what the stack speaks, pass over the rest, write what a segment may carry.
+//! TCP options (RFC 9293 section 3.2): read what the stack speaks, pass over the rest, write what a segment
+//! may carry.
 //!
-//! A broken option (length zero, one, or beyond the header) ends the reading; what was read before it counts, as in
-//! Linux. MSS, window scale and SACK-permitted mean something on a SYN only and are neither read nor written
-//! elsewhere.
+//! A broken option (length zero, one, or beyond the header) ends the reading; what was read before it counts,
+//! as in Linux. MSS, window scale and SACK-permitted mean something on a SYN only and are neither read nor
+//! written elsewhere.
 
 use super::field;
 use super::tcp::Options;
@@ -57,8 +58,8 @@ pub(super) fn read(mut bytes: &[u8], syn: bool) -> Options {
     options
 }
 
-/// The option bytes for a segment, padded to a multiple of four in front of each option as Linux does it. As many
-/// SACK blocks as fit are written.
+/// The option bytes for a segment, padded to a multiple of four in front of each option as Linux does it. As
+/// many SACK blocks as fit are written.
 pub(super) fn write(options: &Options, syn: bool) -> ArrayVec<u8, MAX> {
     let mut out = ArrayVec::new();
     // The three SYN options take 12 bytes and a SACK option at most 36, never both: 40 bytes always suffice.

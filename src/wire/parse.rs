@@ -1,11 +1,12 @@
 //! From the bytes of one frame to checked values.
 //!
-//! Theory of operation. Ethernet II, then ARP, IPv4 or IPv6, then TCP, UDP or ICMP. A frame may be longer than its
-//! packet (Ethernet padding); a packet is never longer than its frame, a transport header never longer than its
-//! packet. Everything is bounded by the innermost length read so far. No byte of payload is looked at: transport
-//! checksums are [`super::checksum::verify_transport`]'s, for the frames that need it.
+//! Theory of operation. Ethernet II, then ARP, IPv4 or IPv6, then TCP, UDP or ICMP. A frame may be longer
+//! than its packet (Ethernet padding); a packet is never longer than its frame, a transport header never
+//! longer than its packet. Everything is bounded by the innermost length read so far. No byte of payload is
+//! looked at: transport checksums are [`super::checksum::verify_transport`]'s, for the frames that need it.
 //!
-//! Limits: no VLAN tags, no IEEE 802.3 length frames, no jumbograms, no source routes: [`ParseError::Unsupported`].
+//! Limits: no VLAN tags, no IEEE 802.3 length frames, no jumbograms, no source routes:
+//! [`ParseError::Unsupported`].
 
 use super::{ETH_LEN, Fragment, Gso, Ip, Mac, Tcp, Udp, checksum, ext, options, proto, tcp};
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice, TcpHeaderSlice, UdpHeaderSlice};
@@ -65,9 +66,9 @@ pub fn parse(bytes: &[u8]) -> Result<Frame, ParseError> {
     parse_gso(bytes, Gso::None)
 }
 
-/// [`parse`] for a frame that came with segmentation left to do. Linux writes the length of the whole super-datagram
-/// into the UDP header of such a frame (`udp_send_skb`, `udp_gro_complete`); a sender that writes the length of the
-/// first datagram instead is understood too.
+/// [`parse`] for a frame that came with segmentation left to do. Linux writes the length of the whole
+/// super-datagram into the UDP header of such a frame (`udp_send_skb`, `udp_gro_complete`); a sender that
+/// writes the length of the first datagram instead is understood too.
 pub fn parse_gso(bytes: &[u8], gso: Gso) -> Result<Frame, ParseError> {
     let (header, _) = bytes.split_first_chunk::<ETH_LEN>().ok_or(ParseError::Malformed)?;
     let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *header;

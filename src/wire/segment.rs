@@ -1,14 +1,15 @@
 //! Software segmentation, fragmentation and checksums for what a tap cannot take as it is.
 //!
-//! Theory of operation. The stack emits super-frames as if every tap had every offload. [`needs_software`] says whether
-//! this tap takes one as it is; if not, [`cut`] does what the kernel would have done: one frame per segment with its
-//! own lengths, sequence number, flags and checksum, and fragments where even one datagram is longer than the MTU.
-//! The payload is copied once, behind each segment's headers; this is the slow path of taps without offload.
+//! Theory of operation. The stack emits super-frames as if every tap had every offload. [`needs_software`]
+//! says whether this tap takes one as it is; if not, [`cut`] does what the kernel would have done: one frame
+//! per segment with its own lengths, sequence number, flags and checksum, and fragments where even one
+//! datagram is longer than the MTU. The payload is copied once, behind each segment's headers; this is the
+//! slow path of taps without offload.
 //!
-//! What changes from segment to segment follows `tcp_gso_segment`, `__udp_gso_segment` and `inet_gso_segment`: IPv4
-//! identification counts up, FIN and PSH stay with the last segment, CWR with the first. The urgent pointer is copied
-//! to each: it counts from the segment's own sequence number, so only the emitter of unsegmented urgent data gets it
-//! right, as in Linux.
+//! What changes from segment to segment follows `tcp_gso_segment`, `__udp_gso_segment` and
+//! `inet_gso_segment`: IPv4 identification counts up, FIN and PSH stay with the last segment, CWR with the
+//! first. The urgent pointer is copied to each: it counts from the segment's own sequence number, so only the
+//! emitter of unsegmented urgent data gets it right, as in Linux.
 //!
 //! Limits: header chains of [`super::ip::head`], [`super::tcp::head`] and [`super::udp::head`] only.
 
@@ -21,7 +22,8 @@ pub const MAX_DATAGRAMS: usize = 64;
 /// What a tap takes off our hands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caps {
-    /// Frames travel behind a virtio-net header. Without it there is no offload at all, whatever the rest says.
+    /// Frames travel behind a virtio-net header. Without it there is no offload at all, whatever the rest
+    /// says.
     pub vnet: bool,
     /// Partial checksums.
     pub csum: bool,
@@ -99,13 +101,14 @@ pub fn needs_software(caps: &Caps, head: &[u8], payload_len: usize, csum: Option
     }
 }
 
-/// Cuts a frame into what the tap takes. `each` is called for every frame, in order, with its virtio-net header
-/// (meaningful when `caps.vnet`) and its bytes. On an error it has not been called at all.
+/// Cuts a frame into what the tap takes. `each` is called for every frame, in order, with its virtio-net
+/// header (meaningful when `caps.vnet`) and its bytes. On an error it has not been called at all.
 ///
 /// # Errors
 ///
-/// [`CutError::TooBig`] when a segment is longer than the MTU and DF is set, [`CutError::Head`] when `head` is not a
-/// chain of this module, its lengths are not those of `payload`, or a super-frame comes without `csum`.
+/// [`CutError::TooBig`] when a segment is longer than the MTU and DF is set, [`CutError::Head`] when `head`
+/// is not a chain of this module, its lengths are not those of `payload`, or a super-frame comes without
+/// `csum`.
 pub fn cut(
     head: &[u8],
     payload: &[u8],
@@ -165,7 +168,8 @@ pub fn cut(
     Ok(())
 }
 
-/// Makes the headers of a super-frame those of its segment number `i`, which starts `offset` bytes into the payload.
+/// Makes the headers of a super-frame those of its segment number `i`, which starts `offset` bytes into the
+/// payload.
 fn adapt(frame: &mut [u8], chain: Chain, i: usize, offset: usize, last: bool) {
     chain.set_l3_len(frame, frame.len() - ETH_LEN);
     if !chain.v6 {

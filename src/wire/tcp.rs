@@ -1,4 +1,5 @@
-//! TCP headers (RFC 9293 section 3.1) with the options the stack speaks: MSS, window scale (RFC 7323), SACK (RFC 2018).
+//! TCP headers (RFC 9293 section 3.1) with the options the stack speaks: MSS, window scale (RFC 7323), SACK
+//! (RFC 2018).
 
 use super::ip::{self, IpOut};
 use super::{Csum, Head, Mac, checksum, options, proto};
@@ -75,12 +76,13 @@ pub struct Tcp {
 
 /// Ethernet, IP and TCP headers in front of `payload_len` bytes, with the checksum left partial.
 ///
-/// The checksum field holds the pseudo-header's sum over the *whole* super-frame's length, segmentation or not: that is
-/// what Linux puts there itself (`__tcp_v4_send_check` on the unsegmented packet) and what `tcp_gso_segment` adjusts
-/// for each segment by the difference between the whole length and the segment's.
+/// The checksum field holds the pseudo-header's sum over the *whole* super-frame's length, segmentation or
+/// not: that is what Linux puts there itself (`__tcp_v4_send_check` on the unsegmented packet) and what
+/// `tcp_gso_segment` adjusts for each segment by the difference between the whole length and the segment's.
 ///
-/// Options are padded as Linux does. MSS, SACK-permitted and window scale are written on a SYN, SACK blocks on
-/// anything else. Headers and payload together stay within [`super::ip::MAX_L3`]. `ip.protocol` is not looked at.
+/// Options are padded as Linux does. MSS, SACK-permitted and window scale are written on a SYN, SACK blocks
+/// on anything else. Headers and payload together stay within [`super::ip::MAX_L3`]. `ip.protocol` is not
+/// looked at.
 pub fn head(src_mac: Mac, dst_mac: Mac, ip: &IpOut, tcp: &Tcp, payload_len: usize) -> (Head, Csum) {
     let options = options::write(&tcp.options, tcp.flags.has(Flags::SYN));
     let len = TcpHeader::MIN_LEN + options.len() + payload_len;

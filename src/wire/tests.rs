@@ -1,9 +1,11 @@
-//! What a Linux guest really sends. The frames were read from a tap of kernel 6.18 (CSUM, TSO4, TSO6, USO4, USO6), virtio-net
-//! header first; of super-frames only the headers are kept, their payload is what the test says.
+//! What a Linux guest really sends. The frames were read from a tap of kernel 6.18 (CSUM, TSO4, TSO6, USO4,
+//! USO6), virtio-net header first; of super-frames only the headers are kept, their payload is what the test
+//! says.
 //!
-//! The same run answered how the kernel takes ours: a TCP super-frame with `gso_size` 1000 whose checksum field held the
-//! pseudo-header sum over the whole length was delivered to a socket, and forwarded through a veth without offload left
-//! as six segments with right checksums, counting IPv4 identifications, and PSH on the last.
+//! The same run answered how the kernel takes ours: a TCP super-frame with `gso_size` 1000 whose checksum
+//! field held the pseudo-header sum over the whole length was delivered to a socket, and forwarded through a
+//! veth without offload left as six segments with right checksums, counting IPv4 identifications, and PSH on
+//! the last.
 
 use super::ip::IpOut;
 use super::vnet::{Rx, RxCsum};

@@ -1,13 +1,14 @@
-//! The virtio-net header (`struct virtio_net_hdr_v1`, 12 bytes, VIRTIO 1.2 section 5.1.6) that travels before each
-//! frame of a tap opened with `IFF_VNET_HDR`.
+//! The virtio-net header (`struct virtio_net_hdr_v1`, 12 bytes, VIRTIO 1.2 section 5.1.6) that travels before
+//! each frame of a tap opened with `IFF_VNET_HDR`.
 //!
-//! Theory of operation. [`encode`] says to the kernel what a frame leaves to be done; [`decode`] reads what the guest's
-//! kernel left to us. Numbers are little-endian: tun uses the machine's own order by default, and every machine
-//! ringtap runs on (x86-64, aarch64) is little-endian.
+//! Theory of operation. [`encode`] says to the kernel what a frame leaves to be done; [`decode`] reads what
+//! the guest's kernel left to us. Numbers are little-endian: tun uses the machine's own order by default, and
+//! every machine ringtap runs on (x86-64, aarch64) is little-endian.
 //!
-//! What `virtio_net_hdr_to_skb` (include/linux/virtio_net.h) insists on when we write: segmentation only together with
-//! `NEEDS_CSUM`, `csum_start` and `csum_offset` inside the frame, and, for UDP segmentation, the checksum offset of
-//! UDP. `hdr_len` sizes the linear part of the kernel's buffer, so it is the exact length of the headers.
+//! What `virtio_net_hdr_to_skb` (include/linux/virtio_net.h) insists on when we write: segmentation only
+//! together with `NEEDS_CSUM`, `csum_start` and `csum_offset` inside the frame, and, for UDP segmentation,
+//! the checksum offset of UDP. `hdr_len` sizes the linear part of the kernel's buffer, so it is the exact
+//! length of the headers.
 
 use super::{Csum, Gso, field, proto};
 
@@ -29,8 +30,8 @@ const GSO_ECN: u8 = 0x80;
 /// What is known about the transport checksum of a frame read from the tap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RxCsum {
-    /// The sender left it to us: the field holds the pseudo-header's sum. Nothing to verify, for the bytes never
-    /// left this machine.
+    /// The sender left it to us: the field holds the pseudo-header's sum. Nothing to verify, for the bytes
+    /// never left this machine.
     Partial(Csum),
     /// Verified by someone we trust.
     Valid,
@@ -74,8 +75,8 @@ pub enum VnetError {
     CsumRange,
 }
 
-/// The header for a frame made of `head` (Ethernet first) and `payload_len` bytes. Payload that fits one segment asks
-/// for no segmentation, whatever `gso` says.
+/// The header for a frame made of `head` (Ethernet first) and `payload_len` bytes. Payload that fits one
+/// segment asks for no segmentation, whatever `gso` says.
 pub fn encode(head: &[u8], payload_len: usize, csum: Option<Csum>, gso: Gso) -> [u8; LEN] {
     let v6 = field::be16(head, 12) == Some(proto::ETHER_IPV6);
     let (gso_type, gso_size) = match gso.for_payload(payload_len) {
@@ -89,7 +90,8 @@ pub fn encode(head: &[u8], payload_len: usize, csum: Option<Csum>, gso: Gso) -> 
     [flags, gso_type, l0, l1, g0, g1, s0, s1, o0, o1, 0, 0]
 }
 
-/// Reads the header before a frame of `frame_len` bytes. The ECN bit is accepted and means nothing further to us.
+/// Reads the header before a frame of `frame_len` bytes. The ECN bit is accepted and means nothing further to
+/// us.
 pub fn decode(bytes: &[u8], frame_len: usize) -> Result<Rx, VnetError> {
     let header: &[u8; LEN] = bytes.first_chunk().ok_or(VnetError::Short)?;
     let number = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);

@@ -162,7 +162,8 @@ fn every_value_of_every_length_byte_is_survived() {
         let v6 = good[12] == 0x86;
         let l4 = ETH_LEN + if v6 { 40 } else { 20 };
         let lengths: &[usize] = if v6 { &[14, 18, 19] } else { &[14, 16, 17, 20, 21] };
-        // Positions of the transport header's lengths too: UDP length, TCP data offset, options, extension length.
+        // Positions of the transport header's lengths too: UDP length, TCP data offset, options, extension
+        // length.
         for at in lengths.iter().copied().chain((l4..l4 + 24).filter(|at| *at < good.len())) {
             for value in 0..=255 {
                 let mut bytes = good.clone();
