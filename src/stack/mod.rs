@@ -247,6 +247,12 @@ impl Stack {
         self.counters.drop(why);
     }
 
+    /// How many buffers of each class the arena has: what connections may hold follows from it. The default is 64
+    /// tap slots and 4096 small ones.
+    pub fn set_buffers(&mut self, tap_slots: u32, small_slots: u32) {
+        self.tcp.set_limits(tcp::TcpLimits::new(self.limits.flows, tap_slots, small_slots));
+    }
+
     /// What a TCP connection is doing.
     pub fn tcp_flow(&self, id: FlowId) -> Option<tcp::FlowInfo> {
         self.tcp.flow(id)

@@ -94,9 +94,13 @@ impl World {
             delay: (delay, delay + rng.pick(&[0, 10, 2_000])),
         };
         let caps = Caps { vnet: false, csum: false, tso4: false, tso6: false, uso: false, mtu: net.mtu };
-        let arena = Arena::new([rng.pick(&[8, 64]), rng.pick(&[64, 256]), rng.pick(&[64, 4096])]);
+        let slots = [rng.pick(&[8, 64]), rng.pick(&[64, 256]), rng.pick(&[64, 4096])];
+        let arena = Arena::new(slots);
+        let limits = Limits { flows: 1000 };
+        let mut stack = Stack::new(net, Resolvers::default(), limits, [3; 32]);
+        stack.set_buffers(slots[0], slots[2]);
         Self {
-            stack: Stack::new(net, Resolvers::default(), Limits { flows: 1000 }, [3; 32]),
+            stack,
             rng,
             now: Time::from_millis(1),
             queue: BinaryHeap::new(),

@@ -32,6 +32,17 @@ impl Held {
     }
 }
 
+/// What a buffer is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// The host has nothing else of this connection to take.
+    Next,
+    /// Payload in order, behind other.
+    Queued,
+    /// Payload beyond a gap.
+    Beyond,
+}
+
 /// The shared part of the engine.
 pub struct Pool {
     /// The bounds in force.
@@ -79,16 +90,22 @@ impl Pool {
         (free / 4).min(self.limits.flow_small_slots)
     }
 
-    /// True when another buffer of this class may be held, by a connection that holds `own`.
-    pub fn admits(&self, own: &Held, class: Class) -> bool {
-        match class {
-            Class::Small => {
-                self.held.small < self.limits.small_slots && own.small < self.limits.flow_small_slots.max(1)
-            }
-            _ => {
-                let limit = if own.tap == 0 { self.limits.tap_slots_hard } else { self.limits.tap_slots };
-                self.held.tap < limit && own.tap < self.limits.flow_tap_slots
-            }
+    /// True when another buffer of this class may be held by a connection that holds `own`, for payload of this use.
+    pub fn admits(&self, own: &Held, class: Class, usage: Usage) -> bool {
+        let l = &self.limits;
+        let small = class == Class::Small;
+        let (all, mine) = if small { (self.held.small, own.small) } else { (self.held.tap, own.tap) };
+        let (soft, hard, flow) = if small {
+            (l.small_slots * 3 / 4, l.small_slots, l.flow_small_slots)
+        } else {
+            (l.tap_slots, l.tap_slots_hard, l.flow_tap_slots)
+        };
+        // What fills the gap must find room where what lies behind it did, or the connection would stand still for
+        // good: so the latter stops earlier.
+        match usage {
+            Usage::Beyond => all < soft && mine < flow * 3 / 4,
+            Usage::Queued => all < soft && mine < flow,
+            Usage::Next => all < hard && mine < flow.max(1),
         }
     }
 

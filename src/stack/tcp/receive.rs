@@ -8,13 +8,13 @@
 //!
 //! Limits: [`TcpLimits`](super::TcpLimits), [`MAX_OUT_OF_ORDER`].
 
-use super::pool::{Held, Pool};
+use super::pool::{Held, Pool, Usage};
 use super::seq::Seq;
-use super::spans::SpanQueue;
+use super::spans::{SpanQueue, capacity};
 use super::tuning::{
     MAX_OUT_OF_ORDER, PACK_ALL_FROM, PACKED_SMALL, PACKED_TAP, SEND_BYTES, SEND_SPANS, WINDOW_STEP,
 };
-use crate::buf::{Class, SMALL_MAX, Span, SpanVec};
+use crate::buf::{SMALL_MAX, Span, SpanVec};
 use crate::stack::{Action, Cx};
 use arrayvec::ArrayVec;
 
@@ -118,12 +118,11 @@ impl Receiver {
         let used = u32::try_from(self.queue.bytes()).unwrap_or(u32::MAX).saturating_add(pieces);
         let bytes = pool.limits.receive_bytes.saturating_sub(used);
         let tap = pool.tap_share(&self.held).saturating_sub(self.held.tap).saturating_mul(PACKED_TAP);
-        let small = if self.held.small == 0 {
-            u32::MAX
-        } else {
-            pool.small_share(&self.held).saturating_sub(self.held.small).saturating_mul(PACKED_SMALL)
-        };
-        bytes.min(tap).min(small)
+        let small = pool.small_share(&self.held).saturating_sub(self.held.small).saturating_mul(PACKED_SMALL);
+        // Without tap slots a trickle goes on in small buffers: others may hold all of them for long.
+        let trickle = tap.max(small.min(SMALL_MAX as u32));
+        let buffers = if self.held.small == 0 { trickle } else { trickle.min(small) };
+        bytes.min(buffers)
     }
 
     /// The window field to send now; moves the promised edge. `scaled` is false on SYN segments.
@@ -146,7 +145,8 @@ impl Receiver {
         let most = u32::from(u16::MAX) << self.shift;
         let gain = (self.nxt + self.room(pool).min(most)).since(self.adv);
         let left = self.adv.since(self.nxt);
-        let step = WINDOW_STEP.min(pool.limits.receive_bytes / 2).min(most / 2).max(1);
+        let reachable = self.room(pool).saturating_add(self.queue.bytes() as u32);
+        let step = WINDOW_STEP.min(reachable / 2).min(most / 2).max(1);
         // Before the first byte the window of the handshake will do: most connections never need more.
         self.fed && left < 2 * WINDOW_STEP && gain >= step
     }
@@ -206,6 +206,7 @@ impl Receiver {
 
     /// Queues bytes at `nxt`. `held` says that the buffer is already accounted.
     fn append(&mut self, cx: &mut Cx<'_>, pool: &mut Pool, span: Span, held: bool) -> bool {
+        let usage = if self.queue.is_empty() { Usage::Next } else { Usage::Queued };
         let short = span.len as usize <= SMALL_MAX || self.held.tap >= PACK_ALL_FROM;
         if short && self.queue.can_pack(span) {
             self.queue.pack(cx, span);
@@ -216,7 +217,7 @@ impl Receiver {
             }
         } else if held {
             self.queue.push(span);
-        } else if pool.admits(&self.held, span.buf.class()) {
+        } else if pool.admits(&self.held, span.buf.class(), usage) {
             pool.keep(&mut self.held, span.buf);
             self.queue.push(span);
         } else {
@@ -269,10 +270,11 @@ impl Receiver {
         if let Some(next) = next {
             span = span.take(next.since(seq));
         }
-        // Less room for what is out of order: it is no use until the gap is filled, which needs a buffer too.
-        let admitted = self.pieces.len() < MAX_OUT_OF_ORDER
-            && pool.admits(&self.held, span.buf.class())
-            && (span.buf.class() == Class::Small || self.held.tap + 2 < pool.tap_share(&self.held).max(4));
+        if covered == 0 && self.extend(cx, at, seq, span) {
+            return Accepted::OutOfOrder;
+        }
+        let admitted =
+            self.pieces.len() < MAX_OUT_OF_ORDER && pool.admits(&self.held, span.buf.class(), Usage::Beyond);
         if span.is_empty() || !admitted {
             cx.act(Action::Release(span.buf));
             return if span.is_empty() { Accepted::Duplicate } else { Accepted::Dropped };
@@ -282,12 +284,32 @@ impl Receiver {
         }
         pool.keep(&mut self.held, span.buf);
         self.pieces.insert(at, Piece { seq, span });
+        self.report_first(seq);
+        Accepted::OutOfOrder
+    }
+
+    /// Packs a short piece behind the one it follows, if that one's buffer has room: a guest without offload loses one
+    /// small segment and sends hundreds behind it.
+    fn extend(&mut self, cx: &mut Cx<'_>, at: usize, seq: Seq, span: Span) -> bool {
+        let Some(last) = at.checked_sub(1).and_then(|i| self.pieces.get_mut(i)) else { return false };
+        let end = last.span.off + last.span.len;
+        let room = capacity(last.span.buf.class()).saturating_sub(end);
+        if span.is_empty() || last.end() != seq || span.len as usize > SMALL_MAX || span.len > room {
+            return false;
+        }
+        cx.act(Action::Copy { from: span, to: Span::new(last.span.buf, end, span.len) });
+        cx.act(Action::Release(span.buf));
+        last.span.len += span.len;
+        self.report_first(seq);
+        true
+    }
+
+    fn report_first(&mut self, seq: Seq) {
         self.recent.retain(|s| *s != seq);
         if self.recent.is_full() {
             self.recent.pop();
         }
         self.recent.insert(0, seq);
-        Accepted::OutOfOrder
     }
 
     /// The SACK blocks to report: a duplicate first (RFC 2883), then the run with the latest piece, then earlier ones
