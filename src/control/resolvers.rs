@@ -1,8 +1,8 @@
 //! The host's resolvers, read from /etc/resolv.conf and read again when that changes.
 //!
 //! The file is rewritten in place, replaced by rename, or a symlink into /run that points elsewhere tomorrow: so the
-//! directories of the name and of what it resolves to are watched (inotify), and every event in them leads to a look
-//! at the file. A user may have only 128 inotify instances; without one, a look once a second has to do.
+//! directories of the name and of what it resolves to are watched (inotify), and the file itself, and every event leads
+//! to a look at the file. A user may have only 128 inotify instances; without one, a look once a second has to do.
 
 use super::ready::Ready;
 use crate::config::Resolvers;
@@ -81,6 +81,9 @@ impl Watch {
         for dir in [Some(Path::new(RESOLV_CONF)), resolved].into_iter().flatten().filter_map(Path::parent) {
             let _ = inotify.add_watch(dir, flags);
         }
+        // A file that is mounted over the name, as in a container, is written to in a directory that we cannot see.
+        let flags = AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_MOVE_SELF;
+        let _ = inotify.add_watch(RESOLV_CONF, flags);
     }
 
     /// Returns the resolvers of the file when it has changed (or been replaced by an equal one). Safe to cancel.

@@ -4,7 +4,7 @@
 //! the user names. It holds `lock` (flock(2), exclusive, for as long as the control process lives),
 //! `child_pid`, `plane_pid`, `hosts` and `resolv.conf`. It is removed at exit. What an instance that was killed left
 //! behind has no lock any more, and the next start sweeps it; a lock on the parent directory keeps a sweep away from
-//! directories that are just being made.
+//! directories that are just being made. The parent directory goes with the last instance.
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Uid;
@@ -40,6 +40,8 @@ pub enum StateError {
 pub struct StateDir {
     path: PathBuf,
     lock: Flock<File>,
+    /// The directory that holds this one, if we made that too.
+    base: Option<PathBuf>,
     written: Vec<&'static str>,
 }
 
@@ -49,37 +51,52 @@ impl StateDir {
     /// # Errors
     /// [`StateError`].
     pub fn create(named: Option<&Path>) -> Result<Self, StateError> {
-        match named {
-            Some(path) => {
-                let path = std::path::absolute(path).map_err(|e| io_error(path, e))?;
-                make_ours(&path)?;
-                Self::take(path.clone())?.ok_or_else(|| StateError::InUse(path.display().to_string()))
+        let Some(path) = named else {
+            loop {
+                if let Some(state) = Self::create_in(&base()?)? {
+                    return Ok(state);
+                }
             }
-            None => Self::create_in(&base()?),
-        }
+        };
+        let path = std::path::absolute(path).map_err(|e| io_error(path, e))?;
+        make_ours(&path)?;
+        Self::take(path.clone())?.ok_or_else(|| StateError::InUse(path.display().to_string()))
     }
 
-    fn create_in(base: &Path) -> Result<Self, StateError> {
-        let base_lock = open_lock(base)?;
-        let _sweeping =
-            Flock::lock(base_lock, FlockArg::LockExclusive).map_err(|(_, e)| io_error(base, e.into()))?;
+    /// Makes one in `base`; `None` if another instance has removed `base` meanwhile.
+    fn create_in(base: &Path) -> Result<Option<Self>, StateError> {
+        let lock = match File::open(base) {
+            Ok(dir) => {
+                Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, e)| io_error(base, e.into()))?
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(io_error(base, e)),
+        };
+        // What we have locked may have been removed before we had it, or be another directory of the name.
+        let id = |m: fs::Metadata| (m.dev(), m.ino());
+        if fs::metadata(base).map(id).ok() != lock.metadata().map(id).ok() {
+            return Ok(None);
+        }
         sweep(base);
         // Two pid namespaces that share the directory may both have our pid.
         let pid = std::process::id();
-        for name in std::iter::once(pid.to_string()).chain((1..).map(|n| format!("{pid}.{n}"))) {
-            let path = base.join(name);
+        let mut name = pid.to_string();
+        for attempt in 1.. {
+            let path = base.join(&name);
             make_ours(&path)?;
-            if let Some(state) = Self::take(path)? {
-                return Ok(state);
+            if let Some(mut state) = Self::take(path)? {
+                state.base = Some(base.to_owned());
+                return Ok(Some(state));
             }
+            name = format!("{pid}.{attempt}");
         }
-        unreachable!("the names never end")
+        Ok(None)
     }
 
     /// Locks a directory; `None` if another instance has it.
     fn take(path: PathBuf) -> Result<Option<Self>, StateError> {
         match Flock::lock(open_lock(&path)?, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Some(Self { path, lock, written: Vec::new() })),
+            Ok(lock) => Ok(Some(Self { path, lock, base: None, written: Vec::new() })),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
             Err((_, e)) => Err(io_error(&path, e.into())),
         }
@@ -121,6 +138,10 @@ impl Drop for StateDir {
         }
         let _ = fs::remove_file(self.path.join("lock"));
         let _ = fs::remove_dir(&self.path);
+        // It goes with the last instance: the kernel refuses while it is not empty.
+        if let Some(base) = &self.base {
+            let _ = fs::remove_dir(base);
+        }
     }
 }
 
@@ -137,7 +158,16 @@ fn base() -> Result<PathBuf, StateError> {
     {
         return Ok(base);
     }
-    let base = PathBuf::from(format!("/tmp/ringtap-{}", Uid::effective()));
+    let uid = Uid::effective();
+    let base = PathBuf::from(format!("/tmp/ringtap-{uid}"));
+    match make_ours(&base) {
+        Ok(()) => return Ok(base),
+        // Root of a user namespace shares /tmp, but not identity, with another root.
+        Err(StateError::Foreign(_)) => {}
+        Err(e) => return Err(e),
+    }
+    let namespace = fs::metadata("/proc/self/ns/user").map(|m| m.ino()).unwrap_or_default();
+    let base = PathBuf::from(format!("/tmp/ringtap-{uid}-{namespace}"));
     make_ours(&base)?;
     Ok(base)
 }
@@ -190,13 +220,13 @@ mod tests {
     #[test]
     fn a_directory_without_an_owner_is_swept_and_a_live_one_is_not() {
         let base = tempfile::tempdir().unwrap();
-        let mut live = StateDir::create_in(base.path()).unwrap();
+        let mut live = StateDir::create_in(base.path()).unwrap().unwrap();
         live.write("child_pid", "1").unwrap();
         for stale in ["7", "8"] {
             fs::create_dir(base.path().join(stale)).unwrap();
         }
         fs::write(base.path().join("7/lock"), "").unwrap();
-        let second = StateDir::create_in(base.path()).unwrap();
+        let second = StateDir::create_in(base.path()).unwrap().unwrap();
         assert!(!base.path().join("7").exists() && !base.path().join("8").exists());
         assert!(live.path().join("child_pid").exists());
         assert_ne!(live.path(), second.path());

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, pthread_sigmask, signal};
 use nix::unistd::execvp;
 use std::convert::Infallible;
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 
 /// What to run.
@@ -37,10 +37,21 @@ impl Command {
         let result: Result<Infallible, Errno> = execvp(&self.argv[0], &self.argv);
         let Err(error) = result;
         let name = self.argv[0].to_string_lossy();
+        let found = || std::env::var_os("PATH").is_some_and(|path| is_in(&path, &name));
+        // A directory of PATH that may not be entered makes "not there" look like "not allowed".
+        let error = match error {
+            Errno::EACCES if !name.contains('/') && !found() => Errno::ENOENT,
+            e => e,
+        };
         let (status, text) = explain(&name, error);
         eprintln!("ringtap: {name}: {text}");
         status
     }
+}
+
+/// Whether a directory of `path` shows a file of that name.
+fn is_in(path: &OsStr, name: &str) -> bool {
+    std::env::split_paths(path).any(|dir| dir.join(name).is_file())
 }
 
 fn explain(name: &str, error: Errno) -> (u8, String) {
