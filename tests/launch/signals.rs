@@ -12,7 +12,7 @@ const PARROT: &str = "for s in HUP INT QUIT TERM USR1 ALRM WINCH; do trap \"echo
                       trap 'echo end; exit 4' USR2; echo up; while :; do sleep 0.01; done";
 
 fn parrot(bench: &Bench, options: &[&str]) -> (Child, Pid) {
-    let mut command = bench.user(&[&["run"], options, &["sh", "-c", PARROT]].concat());
+    let mut command = bench.user(&[&["run"], options, &["bash", "-c", PARROT]].concat());
     let mut child = command.process_group(0).stdout(Stdio::piped()).spawn().unwrap();
     read_until(child.stdout.as_mut().unwrap(), "up\n");
     let pid = Pid::from_raw(child.id().cast_signed());
@@ -65,7 +65,7 @@ fn one_sent_to_the_process_group_arrives_once() {
 #[test]
 fn a_command_in_a_group_of_its_own_still_gets_them() {
     let bench = Bench::new();
-    let mut command = bench.user(&["run", "setsid", "sh", "-c", PARROT]);
+    let mut command = bench.user(&["run", "setsid", "bash", "-c", PARROT]);
     let mut child = command.process_group(0).stdout(Stdio::piped()).spawn().unwrap();
     read_until(child.stdout.as_mut().unwrap(), "up\n");
     let pid = Pid::from_raw(child.id().cast_signed());

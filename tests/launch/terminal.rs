@@ -1,6 +1,8 @@
 //! At a terminal: ^C arrives once, jobs stop and go on, the window has its size.
 //!
-//! The terminal is a pseudo terminal; setsid(1) with `--ctty` makes it the controlling one of what runs in it.
+//! The terminal is a pseudo terminal; setsid(1) with `--ctty` makes it the controlling one of what runs in it. Commands that
+//! are interrupted or stopped wait in bash's `read`, not for a child: a signal that comes while a shell forks has
+//! effects of its own (dash blocks all signals around vfork(2), bash asks what became of the child).
 
 use crate::{Bench, PATIENCE};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -65,9 +67,8 @@ impl Drop for Session {
 #[test]
 fn one_interrupt_arrives_once() {
     let bench = Bench::new();
-    let script =
-        "trap 'echo got-int' INT; trap 'echo got-end; exit 6' QUIT; echo ready; while :; do sleep 0.01; done";
-    let mut session = Session::start(&bench, &[&bench.ringtap(), "run", "sh", "-c", script]);
+    let script = "trap 'echo got-int' INT; trap 'echo got-end; exit 6' QUIT; echo ready; while :; do read -t 0.05; done";
+    let mut session = Session::start(&bench, &[&bench.ringtap(), "run", "bash", "-c", script]);
     session.expect("ready\r\n");
     for _ in 0..3 {
         session.type_in("\x03");
@@ -92,8 +93,8 @@ fn an_untrapped_interrupt_is_130() {
 #[test]
 fn the_window_has_its_size_and_changes_are_told() {
     let bench = Bench::new();
-    let script = "trap 'stty size' WINCH; tty; stty size; while :; do sleep 0.01; done";
-    let mut session = Session::start(&bench, &[&bench.ringtap(), "run", "sh", "-c", script]);
+    let script = "trap 'stty size' WINCH; tty; stty size; while :; do read -t 0.05; done";
+    let mut session = Session::start(&bench, &[&bench.ringtap(), "run", "bash", "-c", script]);
     let tty = session.expect("\r\n").trim().to_owned();
     session.expect("33 99\r\n");
     let resized = Command::new("stty").args(["-F", &tty, "rows", "44", "cols", "111"]).status().unwrap();
@@ -127,7 +128,7 @@ fn ringtap_is_a_job_like_any_other() {
     let bench = Bench::new();
     let mut session = Session::start(&bench, &["bash", "--norc", "--noprofile", "-i"]);
     session.expect("$ ");
-    session.type_in("\"$R\" run sh -c 'trap \"echo inside-$((40+2))\" INT; echo up-$((40+2)); while :; do sleep 0.01; done'\n");
+    session.type_in("\"$R\" run bash -c 'trap \"echo inside-$((40+2))\" INT; echo up-$((40+2)); while :; do read -t 0.05; done'\n");
     session.expect("up-42\r\n");
     session.type_in("\x1a");
     session.expect("Stopped");
