@@ -59,14 +59,15 @@ pub struct IpOut {
     pub dont_fragment: bool,
 }
 
-/// The longest packet: headers and payload of L3. Neither the 16-bit length fields nor a tap carry more.
+/// The largest value of the length fields: bytes of a whole IPv4 packet, and of what follows the fixed header of an
+/// IPv6 packet. A tap takes no more than this in one frame: an IPv6 packet that is longer travels in fragments.
 pub const MAX_L3: usize = 65_535;
 
 /// Ethernet and IP headers in front of `payload_len` bytes (transport header included). The IPv4 header
 /// checksum is complete.
 ///
-/// A super-frame states its whole length, as Linux's own do. Callers keep headers and payload within
-/// [`MAX_L3`]; a longer payload is a bug in the caller, and the length field then holds the largest value.
+/// A super-frame states its whole length, as Linux's own do. Callers keep within what [`MAX_L3`] allows; a longer
+/// payload is a bug in the caller, and the length field then holds the largest value.
 pub fn head(src_mac: Mac, dst_mac: Mac, ip: &IpOut, payload_len: usize) -> Head {
     let mut head = Head::new();
     put(&mut head, src_mac, dst_mac, ip, payload_len);

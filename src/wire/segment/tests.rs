@@ -214,6 +214,22 @@ fn fragments_of_two_packets_have_different_identifications() {
     assert_eq!(ids, [u32::MAX, u32::MAX, 0, 0]);
 }
 
+#[test]
+fn the_longest_datagrams_travel_in_fragments() {
+    for (v6, len) in [(false, 65_507), (true, 65_527)] {
+        let payload = bytes(len, 5);
+        let ports = Udp { src_port: 53, dst_port: 5353 };
+        let (head, csum) = udp::head(A, B, &out(v6, false), &ports, len);
+        for mtu in [1500, 65_520] {
+            let caps = Caps { mtu, ..FULL };
+            assert!(needs_software(&caps, &head, len, Some(csum), Gso::None));
+            let all = frames(&head, &payload, Some(csum), Gso::None, &caps).unwrap();
+            let pieces: Vec<_> = all.into_iter().map(|(_, frame)| frame).collect();
+            assert_eq!(reassemble(&pieces, mtu)[8..], payload);
+        }
+    }
+}
+
 /// Puts fragments together again; checks that they tile the packet and fit the MTU.
 fn reassemble(pieces: &[Vec<u8>], mtu: u16) -> Vec<u8> {
     let mut whole = Vec::new();
