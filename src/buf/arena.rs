@@ -43,7 +43,8 @@ pub struct ArenaConfig {
 
 impl Default for ArenaConfig {
     fn default() -> Self {
-        Self { tap: 64, host: 128, small: 2048 }
+        let [tap, host, small] = super::DEFAULT_SLOTS;
+        Self { tap, host, small }
     }
 }
 

@@ -29,6 +29,9 @@ pub const TAP_SLOT: usize = 72 * 1024;
 pub const HOST_SLOT: usize = 68 * 1024;
 /// Bytes of a [`Class::Small`] slot: 4 KiB of payload and the headers of the frame it came in.
 pub const SMALL_SLOT: usize = 4096 + 512;
+/// Slots of each class that a plane has, unless configured otherwise: tap, host, small. The limits of the flows derive
+/// from them. Addresses only: a slot costs memory from its first use on.
+pub const DEFAULT_SLOTS: [u32; 3] = [128, 128, 4096];
 /// Payload of at most this many bytes is copied to a [`Class::Small`] slot on arrival.
 pub const SMALL_MAX: usize = 4096;
 

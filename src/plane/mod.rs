@@ -45,7 +45,9 @@ pub fn main(channel: Channel) -> u8 {
         Err(text) => return fail(&channel, text),
     };
     let mut shard = Shard::new(parts, channel);
-    match shard.run() {
+    let end = shard.run();
+    shard.log_counters();
+    match end {
         End::Asked => 0,
         End::TapGone => {
             tracing::info!("the tap device is gone");
@@ -69,7 +71,7 @@ fn build(channel: &Channel, start: Start, fds: Vec<OwnedFd>) -> Result<Parts, St
         (false, _) => None,
     };
     let tap = Tap::adopt(tap).map_err(|e| e.to_string())?;
-    let limits = Limits { flows: raise_descriptor_limit(), ..Limits::default() };
+    let limits = Limits { flows: raise_descriptor_limit() };
     let ring = Ring::new(RingConfig::default()).map_err(|e| e.to_string())?;
     let mut secret = [0u8; 32];
     getrandom::fill(&mut secret).map_err(|e| format!("no random numbers from the kernel: {e}"))?;

@@ -156,6 +156,11 @@ impl Shard {
         }
     }
 
+    /// What was carried and dropped, for whoever asked for that level.
+    pub fn log_counters(&self) {
+        debug!(stack = ?self.stack.counters(), ring = ?self.ring.counters(), arena = ?self.ring.arena().counters());
+    }
+
     fn read_clock(&mut self) {
         let nanos = u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.now = Time::from_nanos(nanos);

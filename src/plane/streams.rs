@@ -20,11 +20,11 @@ impl Shard {
             (Ok(fd), Open::Tcp { remote, .. }) => {
                 self.ring.connect(fd, remote, Tag::Connect(flow));
             }
-            (Err(e), Open::Tcp { .. }) => {
+            // A datagram socket is ready as it is.
+            (Ok(_), _) => {}
+            (Err(e), _) => {
                 self.stack.handle_host(self.now, flow, HostEvent::ConnectFailed(host_error(e)));
             }
-            // A datagram socket that could not be made says so when it is first used.
-            _ => {}
         }
     }
 

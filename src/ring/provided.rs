@@ -15,6 +15,10 @@ use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
+/// Slots lent at once, at most: what one batch may fill. The kernel takes them in the order they were lent, so every
+/// lent slot is written to in turn; few of them keep the bytes that are moved in the processor's cache.
+const MAX_LENT: usize = 64;
+
 /// The provided-buffer ring of one class.
 pub(super) struct Provided {
     base: NonNull<BufRingEntry>,
@@ -47,7 +51,7 @@ impl Provided {
             tail: 0,
             published: 0,
             level: 0,
-            target: slots - (slots / 8).min(4),
+            target: (slots - (slots / 8).min(4)).min(MAX_LENT),
             abandoned: false,
         };
         // SAFETY: the range is the mapping just made. The kernel pins these pages: a fork that made them copy-on-write

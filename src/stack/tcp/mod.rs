@@ -52,15 +52,12 @@ use self::rest::Resting;
 use self::seq::Seq;
 use super::icmp_error::Errors;
 use super::{Action, Cx, HostEvent};
-use crate::buf::Span;
+use crate::buf::{DEFAULT_SLOTS, Span};
 use crate::flow::{DropReason, FlowId, Kind, Table, Time, Wheel};
 use crate::wire::tcp::Flags;
 use crate::wire::{Ip, Tcp};
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-
-/// Slots assumed until [`Engine::set_limits`] says otherwise: the arena's defaults.
-const DEFAULT_SLOTS: (u32, u32) = (64, 4096);
 
 /// All TCP connections of one guest.
 pub struct Engine {
@@ -82,7 +79,8 @@ pub struct Engine {
 impl Engine {
     /// No connections yet. `secret` keys the initial sequence numbers (RFC 6528).
     pub fn new(secret: [u8; 16], max_flows: usize) -> Self {
-        let limits = TcpLimits::new(max_flows, DEFAULT_SLOTS.0, DEFAULT_SLOTS.1);
+        let [tap_slots, _, small_slots] = DEFAULT_SLOTS;
+        let limits = TcpLimits::new(max_flows, tap_slots, small_slots);
         Self {
             table: Table::new(Kind::Tcp),
             keys: HashMap::default(),
