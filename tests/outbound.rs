@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{ECHO, HOST, SERVER, World, need, sh};
+use common::{ECHO, HOST, IPERF3, SERVER, World, need, sh};
 use ringtap::lab::serve::{judge, send_pattern};
 use ringtap::lab::{Guest, Server, addr};
 use std::io::{ErrorKind, Read, Write};
@@ -216,7 +216,7 @@ fn iperf3_in_both_directions_and_families() {
     for server in SERVER {
         let _server = world.iperf3_server(server);
         for way in ["", "-R", "--bidir", "-P 4", "-u -b 20M -l 1400", "-u -b 20M -l 1400 -R"] {
-            let script = format!("iperf3 -c {server} -t 1 {way} --connect-timeout 5000");
+            let script = format!("{IPERF3} iperf -c {server} -t 1 {way}");
             let out = sh(guest.place(), &script).ok();
             assert!(out.contains("receiver") && !out.contains(" 0.00 Bytes"), "{script}\n{out}");
         }

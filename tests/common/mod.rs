@@ -46,6 +46,17 @@ pub const SERVER: [IpAddr; 2] = [IpAddr::V4(addr::SERVER_V4), IpAddr::V6(addr::S
 pub const HOST: [IpAddr; 2] = [IpAddr::V4(addr::HOST_V4), IpAddr::V6(addr::HOST_V6)];
 pub const ECHO: u16 = 7;
 
+/// A shell function: iperf3's client, again when its server is not done with the last one ("busy").
+pub const IPERF3: &str = "
+    iperf() {
+        for i in $(seq 20); do
+            said=$($c iperf3 \"$@\" --connect-timeout 5000 2>&1) && echo \"$said\" && return
+            case $said in *busy*) sleep 0.2;; *) break;; esac
+        done
+        echo \"iperf3 $*: $said\" >&2; return 1
+    }
+";
+
 impl World {
     pub fn new() -> Self {
         Self::with_files(None)
