@@ -32,7 +32,9 @@ impl Bench {
     }
 
     fn with(more: &[(&Path, &str)]) -> Self {
-        let mut binds = vec![(Path::new(env!("CARGO_BIN_EXE_ringtap")), "ringtap")];
+        // RINGTAP_PROGRAM is for a test program that was moved away from where it was built.
+        let built = std::env::var_os("RINGTAP_PROGRAM").unwrap_or(env!("CARGO_BIN_EXE_ringtap").into());
+        let mut binds = vec![(Path::new(&built), "ringtap")];
         binds.extend(more);
         Self {
             lab: Lab::with_binds(&binds)
