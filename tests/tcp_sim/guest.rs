@@ -5,7 +5,7 @@ use crate::rng::{Rng, byte};
 use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
 use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
-use smoltcp::time::Instant;
+use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr};
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -203,6 +203,8 @@ impl Guest {
         let Some(handle) = a.handle else {
             let (rx, tx) = a.buffers;
             let mut socket = Socket::new(SocketBuffer::new(vec![0; rx]), SocketBuffer::new(vec![0; tx]));
+            // A reset may be lost like anything else: without this a reader would wait for ever, as it should.
+            socket.set_keep_alive(Some(Duration::from_secs(30)));
             socket.set_nagle_enabled(a.stream % 4 == 0);
             socket.connect(self.iface.context(), (self.remote, 80), a.port).expect("a free port");
             a.handle = Some(self.sockets.add(socket));
