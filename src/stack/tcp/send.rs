@@ -223,6 +223,9 @@ impl Sender {
         let window = (self.una + self.wnd).since(from);
         if self.forced {
             len = len.min(window.max(self.mss));
+            if self.phase == Phase::Loss {
+                len = len.min(self.cwnd.max(self.mss));
+            }
         } else {
             let room = self.cwnd.saturating_sub(pipe);
             if room < self.mss && pipe > 0 {

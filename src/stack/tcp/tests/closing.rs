@@ -43,3 +43,174 @@ fn bytes_go_both_ways_and_both_sides_close_in_turn() {
     assert_eq!(w.flush(), []);
     w.assert_empty();
 }
+
+/// Closes from the host's side first; the guest acknowledges our FIN.
+fn host_ends(w: &mut World, c: Established) {
+    w.host(c.id, HostEvent::Eof);
+    let fin = only(&w.flush());
+    assert!(fin.is(Flags::FIN) && fin.tcp.seq == c.ours);
+    let ack = w.tcp(c.guest, c.ours.wrapping_add(1), Flags::ACK);
+    w.segment(&ack, 0);
+    assert_eq!(w.flush(), []);
+}
+
+fn guest_ends(w: &mut World, c: Established) -> Vec<Action> {
+    let fin = w.tcp(c.guest, c.ours.wrapping_add(1), Flags::ACK.with(Flags::FIN));
+    w.segment(&fin, 0);
+    w.flush()
+}
+
+#[test]
+fn the_guest_goes_on_sending_after_the_host_ended() {
+    let mut w = World::new();
+    let c = w.establish();
+    host_ends(&mut w, c);
+    let data = w.tcp(c.guest, c.ours.wrapping_add(1), Flags::ACK);
+    w.segment(&data, 700);
+    assert_eq!(sent(&w.flush()), 700);
+    w.host(c.id, HostEvent::Sent(700));
+    let c = Established { guest: c.guest.wrapping_add(700), ..c };
+    let actions = guest_ends(&mut w, c);
+    assert!(actions.contains(&Action::ShutdownWrite(c.id)));
+    assert_eq!(closed(&actions), Some(Close::Orderly));
+    assert_eq!(only(&actions).tcp.ack, c.guest.wrapping_add(1));
+    // The host socket is gone at once; only the tuple rests.
+    assert!(w.engine.is_empty() && w.engine.resting() == 1);
+    w.assert_empty();
+    // A late FIN is acknowledged again, a late reset changes nothing (RFC 1337).
+    let ack = only(&guest_ends(&mut w, c));
+    assert_eq!((ack.tcp.flags, ack.tcp.ack), (Flags::ACK, c.guest.wrapping_add(1)));
+    let rst = w.tcp(c.guest.wrapping_add(1), 0, Flags::RST);
+    w.segment(&rst, 0);
+    assert_eq!((w.flush(), w.engine.resting()), (vec![], 1));
+    w.wait(Duration::from_secs(21));
+    assert_eq!((w.engine.resting(), w.engine.next_deadline()), (0, None));
+}
+
+#[test]
+fn a_resting_tuple_is_taken_over_by_a_later_syn_only() {
+    let mut w = World::new();
+    let c = w.establish();
+    host_ends(&mut w, c);
+    guest_ends(&mut w, c);
+    let mut syn = w.syn();
+    w.segment(&syn, 0);
+    assert_eq!(only(&w.flush()).tcp.flags, Flags::ACK);
+    syn.seq = c.guest.wrapping_add(50);
+    w.segment(&syn, 0);
+    let actions = w.flush();
+    let [Action::Open(id, _)] = actions.as_slice() else { panic!("{actions:?}") };
+    w.host(*id, HostEvent::Connected);
+    let reply = only(&w.flush());
+    assert!((reply.tcp.seq.wrapping_sub(c.ours) as i32) > 65535, "numbers beyond the old connection's");
+    assert_eq!(w.engine.resting(), 0);
+}
+
+#[test]
+fn both_close_at_the_same_moment() {
+    let mut w = World::new();
+    let c = w.establish();
+    w.host(c.id, HostEvent::Eof);
+    assert!(only(&w.flush()).is(Flags::FIN));
+    // Their FIN does not acknowledge ours.
+    let fin = w.tcp(c.guest, c.ours, Flags::ACK.with(Flags::FIN));
+    w.segment(&fin, 0);
+    let actions = w.flush();
+    assert_eq!(only(&actions).tcp.ack, c.guest.wrapping_add(1));
+    assert_eq!(closed(&actions), Some(Close::Orderly));
+    assert_eq!(w.engine.flow(c.id).unwrap().state, crate::stack::tcp::State::Closing);
+    let ack = w.tcp(c.guest.wrapping_add(1), c.ours.wrapping_add(1), Flags::ACK);
+    w.segment(&ack, 0);
+    assert_eq!((w.flush(), w.engine.resting()), (vec![], 1));
+    w.assert_empty();
+}
+
+#[test]
+fn a_dead_host_is_a_reset_after_what_it_sent() {
+    let mut w = World::new();
+    let c = w.establish();
+    w.receive(c.id, 3000);
+    w.host(c.id, HostEvent::ReceiveFailed(HostError::Reset));
+    let actions = w.flush();
+    let frames = segments(&actions);
+    assert_eq!((frames[0].len, frames[1].tcp.seq), (3000, c.ours.wrapping_add(3000)));
+    assert!(frames[1].is(Flags::RST));
+    assert_eq!(closed(&actions), Some(Close::Reset));
+    w.assert_empty();
+}
+
+#[test]
+fn a_reset_after_the_guests_last_byte_does_not_cut_it_off() {
+    let mut w = World::new();
+    let c = w.establish();
+    let data = w.tcp(c.guest, c.ours, Flags::ACK.with(Flags::FIN));
+    w.segment(&data, 500);
+    assert_eq!(sent(&w.flush()), 500);
+    let rst = w.tcp(c.guest.wrapping_add(501), 0, Flags::RST);
+    w.segment(&rst, 0);
+    assert!(closed(&w.flush()).is_none());
+    w.host(c.id, HostEvent::Sent(500));
+    let actions = w.flush();
+    assert!(actions.contains(&Action::ShutdownWrite(c.id)));
+    assert_eq!(closed(&actions), Some(Close::Reset));
+    w.assert_empty();
+}
+
+#[test]
+fn silent_guests_are_asked_and_then_given_up() {
+    let mut w = World::new();
+    let c = w.establish();
+    assert_eq!(w.wait(Duration::from_secs(7100)), []);
+    let probe = only(&w.wait(Duration::from_secs(110)));
+    assert_eq!((probe.tcp.seq, probe.len), (c.ours.wrapping_sub(1), 0));
+    let alive = w.tcp(c.guest, c.ours, Flags::ACK);
+    w.segment(&alive, 0);
+    w.flush();
+    assert_eq!(w.wait(Duration::from_secs(7100)), []);
+    let actions = w.wait(Duration::from_secs(1000));
+    assert_eq!(segments(&actions).len(), 7);
+    assert_eq!(closed(&actions), Some(Close::Reset));
+    w.assert_empty();
+    // In FIN_WAIT_2 within minutes.
+    let mut w = World::new();
+    let c = w.establish();
+    host_ends(&mut w, c);
+    assert_eq!(closed(&w.wait(Duration::from_secs(400))), Some(Close::Reset));
+    w.assert_empty();
+}
+
+#[test]
+fn orphans_are_bounded_in_number_and_in_time() {
+    let mut w = World::new();
+    w.engine.pool.limits.orphans = 3;
+    for port in 1..=5 {
+        w.guest.set_port(port);
+        let c = w.establish();
+        w.receive(c.id, 1000);
+        w.host(c.id, HostEvent::Eof);
+        let fin = w.tcp(c.guest, c.ours, Flags::ACK.with(Flags::FIN));
+        w.segment(&fin, 0);
+        assert_eq!(closed(&w.flush()), Some(Close::Orderly));
+        assert_eq!(w.engine.len(), usize::from(port.min(3)));
+    }
+    w.wait(Duration::from_secs(1200));
+    w.assert_empty();
+}
+
+#[test]
+fn an_idle_connection_is_small() {
+    let mut w = World::new();
+    let c = w.establish();
+    let mut at = 0;
+    for _ in 0..40 {
+        w.receive(c.id, 65536);
+        w.flush();
+        at += 65536;
+        let ack = w.tcp(c.guest, c.ours.wrapping_add(at), Flags::ACK);
+        w.segment(&ack, 0);
+        w.flush();
+    }
+    let info = w.engine.flows().next().unwrap();
+    assert!(info.memory <= 1024, "{} bytes", info.memory);
+    assert_eq!((info.queued_down, info.counters.bytes_down), (0, 40 * 65536));
+}

@@ -3,8 +3,11 @@
 //! [`World`] plays the plane and the host; the tests play the guest with segments spelled out. Every buffer handed to
 //! the engine is tracked: releasing one twice, or one that is not the engine's, fails the test at once.
 
+mod abuse;
 mod closing;
 mod opening;
+mod receiving;
+mod recovery;
 
 use super::Engine;
 use crate::buf::{BufId, Class, Span};

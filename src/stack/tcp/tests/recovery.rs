@@ -1,0 +1,160 @@
+//! To the guest: windows, silly windows, loss and what is done about it.
+
+use super::*;
+
+const MSS: u32 = 1460;
+
+/// A connection with `len` bytes from the host sent to the guest; says the frames.
+fn sending(w: &mut World, len: usize) -> (Established, Vec<Seg>) {
+    let c = w.establish();
+    w.receive(c.id, len);
+    let frames = segments(&w.flush());
+    (c, frames)
+}
+
+fn ack(w: &mut World, c: Established, at: u32, blocks: &[(u32, u32)], window: u16) -> Vec<Action> {
+    let mut tcp = w.tcp(c.guest, c.ours.wrapping_add(at), Flags::ACK);
+    tcp.window = window;
+    tcp.options.sack =
+        blocks.iter().map(|(l, r)| (c.ours.wrapping_add(*l), c.ours.wrapping_add(*r))).collect();
+    w.segment(&tcp, 0);
+    w.flush()
+}
+
+#[test]
+fn a_reported_gap_is_sent_again_at_once_and_only_once() {
+    let mut w = World::new();
+    let (c, frames) = sending(&mut w, 250_000);
+    let first = frames[0].len as u32;
+    assert!(frames.len() == 4);
+    // The second frame is lost.
+    let (gap, end) = (first, 2 * first);
+    let again = only(&ack(&mut w, c, gap, &[(end, end + first)], 65535));
+    assert_eq!((again.tcp.seq, again.len as u32), (c.ours.wrapping_add(gap), first));
+    assert_eq!(again.spans, frames[1].spans);
+    assert!(segments(&ack(&mut w, c, gap, &[(end, 250_000)], 65535)).is_empty());
+    assert!(segments(&ack(&mut w, c, 250_000, &[], 65535)).is_empty());
+    assert!(w.live.is_empty());
+    let info = w.engine.flow(c.id).unwrap();
+    assert_eq!(info.counters.retransmits, 1);
+    assert!(info.cwnd < 1 << 20, "loss halves the congestion window: {}", info.cwnd);
+}
+
+#[test]
+fn three_duplicates_do_for_a_guest_without_sack() {
+    let mut w = World::new();
+    let mut syn = w.syn();
+    syn.options.sack_permitted = false;
+    let c = w.establish_with(&syn);
+    w.receive(c.id, 200_000);
+    w.flush();
+    for _ in 0..2 {
+        assert!(segments(&ack(&mut w, c, 0, &[], 65535)).is_empty());
+    }
+    let again = only(&ack(&mut w, c, 0, &[], 65535));
+    assert_eq!((again.tcp.seq, again.len as u32), (c.ours, MSS));
+    // A partial acknowledgement names the next hole (RFC 6582).
+    let next = only(&ack(&mut w, c, MSS, &[], 65535));
+    assert_eq!((next.tcp.seq, next.len as u32), (c.ours.wrapping_add(MSS), MSS));
+}
+
+#[test]
+fn a_timeout_restarts_from_ten_segments_and_backs_off() {
+    let mut w = World::new();
+    let (c, _) = sending(&mut w, 100_000);
+    // Unmeasured but for the handshake, whose time was nothing: the floor.
+    assert!(segments(&w.wait(Duration::from_millis(199))).is_empty());
+    let again = segments(&w.wait(Duration::from_millis(2)));
+    let total: usize = again.iter().map(|s| s.len).sum();
+    assert!(again[0].tcp.seq == c.ours && total as u32 <= 10 * MSS, "{again:?}");
+    assert!(segments(&w.wait(Duration::from_millis(395))).is_empty());
+    assert!(!segments(&w.wait(Duration::from_millis(10))).is_empty());
+    // The acknowledgement of all ends it.
+    assert!(segments(&ack(&mut w, c, 100_000, &[], 65535)).is_empty());
+    assert!(w.live.is_empty());
+    assert!(segments(&w.wait(Duration::from_secs(60))).is_empty());
+}
+
+#[test]
+fn a_guest_that_is_never_heard_again_is_given_up() {
+    let mut w = World::new();
+    let (_, _) = sending(&mut w, 1000);
+    let actions = w.wait(Duration::from_secs(1800));
+    assert!(segments(&actions).last().unwrap().is(Flags::RST));
+    assert_eq!(closed(&actions), Some(Close::Reset));
+    w.assert_empty();
+}
+
+#[test]
+fn a_closed_window_is_probed_and_an_opening_answered_at_once() {
+    let mut w = World::new();
+    let c = w.establish();
+    ack(&mut w, c, 0, &[], 0);
+    w.receive(c.id, 5000);
+    assert!(segments(&w.flush()).is_empty());
+    let probe = only(&w.wait(Duration::from_millis(250)));
+    assert_eq!((probe.len, probe.tcp.seq), (0, c.ours.wrapping_sub(1)));
+    // Many unanswered windows later the guest is still there.
+    for _ in 0..100 {
+        let probes = segments(&w.wait(Duration::from_secs(20)));
+        assert!((1..=10).contains(&probes.len()));
+        ack(&mut w, c, 0, &[], 0);
+    }
+    // Room for less than a segment is used: nothing is in flight that would bring more.
+    let bit = only(&ack(&mut w, c, 0, &[], 1));
+    assert_eq!(bit.len, 128);
+    // While that is on its way a little more room is not.
+    assert!(segments(&ack(&mut w, c, 0, &[], 3)).is_empty());
+    let rest = only(&ack(&mut w, c, 128, &[], 65535));
+    assert_eq!(rest.len, 5000 - 128);
+}
+
+#[test]
+fn a_shrunk_window_and_reports_of_nonsense_do_no_harm() {
+    let mut w = World::new();
+    let (c, _) = sending(&mut w, 100_000);
+    ack(&mut w, c, 0, &[], 1);
+    ack(&mut w, c, 0, &[(5, 3), (200_000, 300_000), (0, 0), (90_000, 100_001)], 1);
+    let again = segments(&w.wait(Duration::from_millis(250)));
+    assert_eq!((again.len(), again[0].tcp.seq), (1, c.ours));
+    ack(&mut w, c, 100_000, &[], 65535);
+    assert!(w.live.is_empty());
+}
+
+#[test]
+fn the_host_is_not_read_faster_than_the_guest_takes_it() {
+    let mut w = World::new();
+    let c = w.establish();
+    ack(&mut w, c, 0, &[], 0);
+    let mut got = 0;
+    let stopped = loop {
+        w.receive(c.id, 65536);
+        got += 65536;
+        if w.flush().contains(&Action::Receive(c.id, false)) {
+            break got;
+        }
+        assert!(got < 4 << 20);
+    };
+    assert!(stopped <= 2 << 20);
+    ack(&mut w, c, 0, &[], 65535);
+    assert!(!ack(&mut w, c, 65536, &[], 65535).contains(&Action::Receive(c.id, true)));
+    assert!(ack(&mut w, c, stopped, &[], 65535).contains(&Action::Receive(c.id, true)));
+    assert!(w.live.is_empty());
+}
+
+#[test]
+fn frames_join_buffers_and_short_ones_are_packed() {
+    let mut w = World::new();
+    let c = w.establish();
+    for _ in 0..20 {
+        w.receive(c.id, 100);
+    }
+    assert_eq!(w.live.len(), 20);
+    let frame = only(&w.flush());
+    assert_eq!((frame.len, frame.spans.len(), w.live.len()), (2000, 1, 1));
+    for _ in 0..5 {
+        w.receive(c.id, 10_000);
+    }
+    let frame = only(&w.flush());
+    assert_eq!((frame.len, frame.spans.len()), (50_000, 5));
+}
