@@ -205,7 +205,7 @@ impl Guest {
             let mut socket = Socket::new(SocketBuffer::new(vec![0; rx]), SocketBuffer::new(vec![0; tx]));
             // A reset may be lost like anything else: without this a reader would wait for ever, as it should.
             socket.set_keep_alive(Some(Duration::from_secs(30)));
-            socket.set_nagle_enabled(a.stream % 4 == 0);
+            socket.set_nagle_enabled(a.stream.is_multiple_of(4));
             socket.connect(self.iface.context(), (self.remote, 80), a.port).expect("a free port");
             a.handle = Some(self.sockets.add(socket));
             return true;
