@@ -91,12 +91,18 @@ impl Links {
         }
     }
 
-    /// A pair of virtual Ethernet devices: `name` here, `peer` in `peer_net`.
-    pub fn add_veth(&self, name: &str, peer: &str, peer_net: &NetNs) -> Result<(), LabError> {
+    /// A pair of virtual Ethernet devices, each a name and an index: `near` here, `peer` in `peer_net`.
+    ///
+    /// The indices must differ: the kernel takes a device whose peer has its own index for a link of its own, and tells of
+    /// its carrier once a second only (`linkwatch_urgent_event`, net/core/link_watch.c), so that IPv6 comes up late.
+    pub fn add_veth(&self, near: (&str, u32), peer: (&str, u32), peer_net: &NetNs) -> Result<(), LabError> {
+        let ((name, index), (peer, peer_index)) = (near, peer);
         let mut far = LinkMessage::default();
+        far.header.index = peer_index;
         far.attributes.push(LinkAttribute::IfName(peer.to_owned()));
         far.attributes.push(LinkAttribute::NetNsFd(peer_net.as_raw_fd()));
         let mut link = LinkMessage::default();
+        link.header.index = index;
         link.attributes.push(LinkAttribute::IfName(name.to_owned()));
         link.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),

@@ -254,8 +254,8 @@ impl Lab {
             self.internet().sysctl(name, "0")?;
         }
         let (host, internet, far) = (self.host().links()?, self.internet().links()?, self.far().links()?);
-        host.add_veth("eth0", "host0", &self.internet)?;
-        internet.add_veth("far0", "eth0", &self.far)?;
+        host.add_veth(("eth0", 11), ("host0", 21), &self.internet)?;
+        internet.add_veth(("far0", 22), ("eth0", 31), &self.far)?;
         for (links, name, addresses) in [
             (&host, "eth0", ["198.51.100.1/24", "2001:db8:51::1/64"]),
             (&host, "lo", ["198.51.100.77/32", "2001:db8:51::77/128"]),
@@ -375,6 +375,11 @@ impl<'a> Place<'a> {
     /// A tap without offloads here, non-blocking.
     pub fn tap(&self, name: &str) -> Result<OwnedFd, LabError> {
         self.world.tap(self.net, name).map_err(|e| LabError::new("tap", e))
+    }
+
+    /// An unconnected TCP socket of this place, of the family of `address`.
+    pub fn tcp_socket(&self, address: impl Into<SocketAddr>) -> Result<Socket, LabError> {
+        self.socket(address.into(), libc::SOCK_STREAM, 0)
     }
 
     fn socket(&self, address: SocketAddr, kind: i32, protocol: i32) -> Result<Socket, LabError> {

@@ -9,6 +9,7 @@ use crate::flow::{FlowId, Kind};
 use crate::ring::{Completion, Data};
 use crate::stack::{Close, HostEvent, Open};
 use nix::errno::Errno;
+use nix::poll::PollFlags;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -29,10 +30,24 @@ impl Shard {
     }
 
     pub(super) fn on_connected(&mut self, flow: FlowId, c: &Completion<Tag>) {
-        if self.sockets.get_mut(flow).is_none() {
-            return;
-        }
+        let Some(socket) = self.sockets.get_mut(flow) else { return };
+        let Ok(fd) = socket.fd() else { return };
         let event = match c.result {
+            // An ICMP error that arrives while connect(2) still holds the socket is a "soft" one, of which the operation
+            // reports success (seen on 6.18): the socket itself knows.
+            Ok(_) if socket2::SockRef::from(&fd).peer_addr().is_err() => {
+                match socket2::SockRef::from(&fd).take_error() {
+                    Ok(Some(e)) => {
+                        let errno = e.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+                        HostEvent::ConnectFailed(host_error(errno))
+                    }
+                    // Not decided yet.
+                    _ => {
+                        self.ring.poll(fd, PollFlags::POLLOUT, false, Tag::Connect(flow));
+                        return;
+                    }
+                }
+            }
             Ok(_) => HostEvent::Connected,
             Err(e) => HostEvent::ConnectFailed(host_error(e)),
         };

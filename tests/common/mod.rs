@@ -5,7 +5,7 @@
 //!
 //! `RINGTAP_TEST_PEER=direct` (or `slirp4netns`, `pasta`) puts that in ringtap's place where a test asks for a plain guest.
 //! What fails then is what ringtap does better, what is not there without a gateway, or a test that demands the wrong
-//! thing.
+//! thing. `RINGTAP_TEST_OPTIONS="--pcap FILE --log-level debug"` adds options to every such guest.
 
 #![allow(dead_code, reason = "each test program uses its part of this")]
 
@@ -115,7 +115,8 @@ impl World {
             return peer.start(&self.lab, &Start { options, ..Start::default() }).unwrap();
         }
         let mut command = self.ringtap(true);
-        command.arg("run").args(options).args(["--", "sh", "-c", "echo ready; exec sleep infinity"]);
+        command.arg("run").args(options).args(further_options());
+        command.args(["--", "sh", "-c", "echo ready; exec sleep infinity"]);
         let mut running = self.lab.host().spawn(command.stdout(Stdio::piped())).unwrap();
         wait_line(&mut running);
         self.lab.guest_below(running, "sleep", PATIENCE).unwrap()
@@ -164,6 +165,11 @@ impl World {
         std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
         running
     }
+}
+
+fn further_options() -> Vec<String> {
+    let options = std::env::var("RINGTAP_TEST_OPTIONS").unwrap_or_default();
+    options.split_whitespace().map(str::to_owned).collect()
 }
 
 fn peer() -> Option<Contender> {
