@@ -26,6 +26,7 @@ use crate::stack::{Action, Stack};
 use crate::tap::Tap;
 use crate::wire::segment::{Caps, Scratch};
 use nix::poll::PollFlags;
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -52,6 +53,8 @@ pub struct Shard {
     pub(super) graveyard: Vec<OwnedFd>,
     /// Flows whose receive ended for want of buffers.
     pub(super) starved: Vec<FlowId>,
+    /// Flows whose send will be tried again, and when; in order of time, for all rest equally long.
+    pub(super) stalled: VecDeque<(Time, FlowId)>,
     /// The tap read ended for want of buffers.
     pub(super) tap_starved: bool,
     /// Work space of the software segmenter.
@@ -113,6 +116,7 @@ impl Shard {
             now: Time::ZERO,
             graveyard: Vec::new(),
             starved: Vec::new(),
+            stalled: VecDeque::new(),
             tap_starved: false,
             scratch: Scratch::new(fragment_id),
             gathered: Vec::new(),
@@ -127,7 +131,8 @@ impl Shard {
         self.arm_control();
         loop {
             self.read_clock();
-            let deadline = self.stack.poll_timeout().into_iter().chain(self.trim_at).min();
+            let stalled = self.stalled.front().map(|(at, _)| *at);
+            let deadline = self.stack.poll_timeout().into_iter().chain(self.trim_at).chain(stalled).min();
             if let Err(e) = self.ring.wait(deadline.map(|at| at.since(self.now))) {
                 return End::Ring(e);
             }
@@ -143,6 +148,7 @@ impl Shard {
             if self.stack.poll_timeout().is_some_and(|at| at <= self.now) {
                 self.stack.handle_timeout(self.now);
             }
+            self.wake_the_stalled();
             self.stack.end_batch(self.now);
             while let Some(action) = self.stack.poll_action() {
                 self.perform(action);

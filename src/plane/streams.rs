@@ -14,6 +14,9 @@ use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+/// How long a send that could not wait for room rests: the buffers of a socket hold several milliseconds of bulk.
+const SEND_AGAIN: Duration = Duration::from_millis(1);
+
 impl Shard {
     pub(super) fn open(&mut self, flow: FlowId, open: &Open) {
         let socket = self.sockets.insert(HostSocket::open(flow, open));
@@ -154,9 +157,30 @@ impl Shard {
     }
 
     pub(super) fn on_sent(&mut self, flow: FlowId, c: &Completion<Tag>) {
+        if c.result == Err(Errno::EAGAIN) {
+            return self.stalled.push_back((self.now + SEND_AGAIN, flow));
+        }
+        self.finish_send(flow, c.result);
+    }
+
+    /// Sends again what the kernel would not wait for.
+    ///
+    /// io_uring wakes a waiting send whenever the peer has ended its direction (it polls for `EPOLLRDHUP` always,
+    /// io_uring/poll.c), so that with a full socket buffer it gives up after its 128 attempts: time must do. The stack
+    /// repeats what was not sent.
+    pub(super) fn wake_the_stalled(&mut self) {
+        while let Some(&(at, flow)) = self.stalled.front()
+            && at <= self.now
+        {
+            self.stalled.pop_front();
+            self.finish_send(flow, Ok(0));
+        }
+    }
+
+    fn finish_send(&mut self, flow: FlowId, result: Result<u32, Errno>) {
         let Some(socket) = self.sockets.get_mut(flow) else { return };
         socket.sending = false;
-        let event = match c.result {
+        let event = match result {
             Ok(n) => HostEvent::Sent(n as usize),
             Err(e) => HostEvent::SendFailed(host_error(e)),
         };
