@@ -50,11 +50,13 @@ pub enum Drop {
     HostRefused,
     /// Time to live ran out here; the guest was told.
     TtlExceeded,
+    /// A packet for the guest that is longer than its link takes and may not be fragmented.
+    TooLong,
 }
 
 impl Drop {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Malformed,
         Self::BadChecksum,
         Self::Unsupported,
@@ -68,6 +70,7 @@ impl Drop {
         Self::NoNeighbour,
         Self::HostRefused,
         Self::TtlExceeded,
+        Self::TooLong,
     ];
 }
 

@@ -12,8 +12,9 @@ use crate::buf::{Class, SMALL_SLOT, Span};
 use crate::flow::DropReason;
 use crate::ring::{Completion, Data};
 use crate::stack::{Emit, FrameMeta};
-use crate::wire::vnet::{self, RxCsum};
-use crate::wire::{self, Gso, checksum};
+use crate::wire::checksum::frame_is_sound;
+use crate::wire::segment::{self, CutError};
+use crate::wire::{Gso, vnet};
 use nix::errno::Errno;
 use std::os::fd::AsFd;
 use tracing::{debug, warn};
@@ -54,13 +55,13 @@ impl Shard {
             let header = self.ring.arena().bytes(whole.take(vnet::LEN as u32));
             (vnet::decode(header, frame.len as usize), frame)
         } else {
-            (Ok(vnet::Rx { csum: RxCsum::Unknown, gso: Gso::None }), whole)
+            (Ok(vnet::Rx::PLAIN), whole)
         };
         let Ok(rx) = rx else {
             self.stack.count_drop(DropReason::Malformed);
             return self.ring.release(whole.buf);
         };
-        if rx.csum == RxCsum::Unknown && !is_sound(self.ring.arena().bytes(frame)) {
+        if rx.needs_verifying() && !frame_is_sound(self.ring.arena().bytes(frame)) {
             self.stack.count_drop(DropReason::BadChecksum);
             return self.ring.release(whole.buf);
         }
@@ -90,7 +91,7 @@ impl Shard {
             record(&mut self.pcap, parts);
         }
         let payload_len = emit.payload_len();
-        if wire::segment::needs_software(&self.caps, &emit.head, payload_len, emit.csum, emit.gso) {
+        if segment::needs_software(&self.caps, &emit.head, payload_len, emit.csum, emit.gso) {
             return self.emit_in_software(emit);
         }
         let fd = self.tap.fd.as_fd();
@@ -113,7 +114,7 @@ impl Shard {
             bytes.extend_from_slice(frame);
             ring.write_bytes(fd, bytes, Tag::TapWrite);
         };
-        let cut = wire::segment::cut(
+        let cut = segment::cut(
             &emit.head,
             &self.gathered,
             emit.csum,
@@ -124,6 +125,10 @@ impl Shard {
         );
         if let Err(e) = cut {
             debug!("segmenting in software: {e}");
+            self.stack.count_drop(match e {
+                CutError::TooBig { .. } => DropReason::TooLong,
+                CutError::Head => DropReason::Malformed,
+            });
         }
     }
 
@@ -165,7 +170,7 @@ impl Shard {
             arena.copy(*span, rest.take(span.len));
             rest = rest.skip(span.len);
         }
-        if !is_sound(arena.bytes(whole)) {
+        if !frame_is_sound(arena.bytes(whole)) {
             self.stack.count_drop(DropReason::BadChecksum);
             return self.ring.release(buf);
         }
@@ -181,11 +186,6 @@ impl Shard {
             self.pcap = None;
         }
     }
-}
-
-/// False when the transport checksum is wrong. A frame that does not parse is left to the stack, which counts it.
-fn is_sound(bytes: &[u8]) -> bool {
-    wire::parse(bytes).map_or(true, |frame| checksum::verify_transport(bytes, &frame))
 }
 
 /// Records a frame in the capture, if there is one; the first error ends it.

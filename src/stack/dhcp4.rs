@@ -9,10 +9,10 @@
 use super::Cx;
 use super::action::Action;
 use super::link::Link;
-use super::{dhcp_sieve, reply};
+use super::{dhcp_sieve, search};
 use crate::config::Network;
 use crate::flow::{DropReason, Time};
-use crate::wire::Mac;
+use crate::wire::{Mac, udp};
 use dhcproto::Name;
 use dhcproto::v4::{
     Decodable, Decoder, DhcpOption, Encodable, Encoder, HType, Message, MessageType, Opcode, OptionCode,
@@ -219,7 +219,7 @@ impl Server {
                     o.insert(DhcpOption::DomainName(domain.clone()));
                 }
                 let names: Vec<Name> =
-                    reply::bounded(search, 200).filter_map(|s| Name::from_ascii(s).ok()).collect();
+                    search::bounded(search, 200).filter_map(|s| Name::from_ascii(s).ok()).collect();
                 if !names.is_empty() {
                     o.insert(DhcpOption::DomainSearch(names));
                 }
@@ -231,7 +231,7 @@ impl Server {
         }
         // BOOTP's minimum, which some clients still insist on (RFC 1542 section 2.1).
         bytes.resize(bytes.len().max(300), 0);
-        let frame = reply::udp_frame(
+        let frame = udp::frame(
             Link::mac_v4(gateway),
             to_mac,
             SocketAddr::from((gateway, 67)),

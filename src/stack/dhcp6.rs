@@ -6,9 +6,10 @@
 use super::Cx;
 use super::action::Action;
 use super::link::Link;
-use super::{dhcp_sieve, reply};
+use super::{dhcp_sieve, search};
 use crate::config::Network;
 use crate::flow::DropReason;
+use crate::wire::udp;
 use dhcproto::Name;
 use dhcproto::v6::{
     Decodable, Decoder, DhcpOption, DhcpOptions, Encodable, Encoder, Message, MessageType, OptionCode,
@@ -48,7 +49,8 @@ pub fn message(cx: &mut Cx<'_>, search: &[String], from: SocketAddr, bytes: &[u8
     o.insert(DhcpOption::ServerId(duid()));
     if let Some(dns) = cx.net.dns_v6().filter(|_| cx.net.dns) {
         o.insert(DhcpOption::DomainNameServers(vec![dns]));
-        let names: Vec<Name> = reply::bounded(search, 800).filter_map(|s| Name::from_ascii(s).ok()).collect();
+        let names: Vec<Name> =
+            search::bounded(search, 800).filter_map(|s| Name::from_ascii(s).ok()).collect();
         if !names.is_empty() {
             o.insert(DhcpOption::DomainSearchList(names));
         }
@@ -60,6 +62,6 @@ pub fn message(cx: &mut Cx<'_>, search: &[String], from: SocketAddr, bytes: &[u8
     }
     let Some(mac) = cx.neighbour(from.ip()) else { return };
     let router = Network::router_link_local();
-    let frame = reply::udp_frame(Link::mac_v6(router), mac, SocketAddr::from((router, 547)), from, &out);
+    let frame = udp::frame(Link::mac_v6(router), mac, SocketAddr::from((router, 547)), from, &out);
     cx.act(Action::EmitBytes(frame));
 }

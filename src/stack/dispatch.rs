@@ -6,17 +6,18 @@
 //! reassembly store and come back whole; time to live must outlast one hop unless the packet is for us; the policy must
 //! allow the destination. Refused destinations look unreachable to the guest, absent neighbours stay silent.
 
+use super::echo::Request;
 use super::icmp_error::Fault;
 use super::reassembly::REASSEMBLED;
 use super::udp::FromGuest;
 use super::udp_join::Out;
-use super::{Action, FrameMeta, Stack, arp, context, dhcp6, icmp, ndp, reply};
+use super::{Action, FrameMeta, Stack, arp, context, dhcp6, icmp, link, ndp};
 use crate::buf::Span;
 use crate::config::Network;
 use crate::flow::{DropReason, Time};
 use crate::nat::Verdict;
 use crate::wire::{Frame, Ip, Mac, Net, ParseError, Payload, Tcp, Udp, ext, parse_gso};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 /// One IP packet on its way through the gates.
@@ -123,7 +124,7 @@ impl Stack {
             dhcp6::message(&mut cx, &self.resolvers.search, from, &p.bytes[range.clone()]);
             return Ok(false);
         }
-        if is_group(&self.net, p.ip.dst) {
+        if link::is_group(&self.net, p.ip.dst) {
             return Err(DropReason::Multicast);
         }
         if let Payload::Fragment(range) = payload {
@@ -153,7 +154,7 @@ impl Stack {
 
     /// Unicast packets of a guest: time to live, then by protocol.
     fn route(&mut self, p: &Packet<'_>, payload: &Payload) -> Result<bool, DropReason> {
-        if p.ip.ttl <= 1 && !reply::ours(&self.net, p.ip.dst) {
+        if p.ip.ttl <= 1 && !link::ours(&self.net, p.ip.dst) {
             self.error(p, Fault::TimeExceeded);
             return Err(DropReason::TtlExceeded);
         }
@@ -210,23 +211,23 @@ impl Stack {
 
     fn icmp_message(&mut self, p: &Packet<'_>, range: &Range<usize>) -> Result<bool, DropReason> {
         match icmp::read(p.ip.src.is_ipv6(), &p.bytes[range.clone()])? {
-            icmp::Message::TooBig { guest, remote, mtu } => {
+            icmp::Message::TooBig(quoted) => {
                 let mut cx = context!(self, p.now);
-                self.tcp.too_big(&mut cx, guest, remote, mtu);
+                self.tcp.too_big(&mut cx, &quoted);
                 Ok(false)
             }
-            icmp::Message::Echo { id, seq, checksum } => {
+            icmp::Message::Echo(id, seq) => {
                 let message = p.span(range);
-                if reply::ours(&self.net, p.ip.dst) {
-                    let r = icmp::request(&p.ip, p.ip.dst, (id, seq), 255, message);
+                if link::ours(&self.net, p.ip.dst) {
+                    let r = Request::new(&p.ip, p.ip.dst, (id, seq), 255, message);
                     let mut cx = context!(self, p.now);
-                    icmp::answer(&mut cx, &mut self.next_id, &p.ip, &r, checksum);
+                    self.echo.answer(&mut cx, &r);
                     return Ok(false);
                 }
                 match self.nat.translate(SocketAddr::new(p.ip.dst, 0)) {
                     Verdict::Host(to) => {
                         let room = self.has_room();
-                        let r = icmp::request(&p.ip, to.ip(), (id, seq), p.ttl(), message);
+                        let r = Request::new(&p.ip, to.ip(), (id, seq), p.ttl(), message);
                         let mut cx = context!(self, p.now);
                         self.echo.request(&mut cx, &r, room);
                         Ok(true)
@@ -265,17 +266,9 @@ fn usable_source(net: &Network, src: IpAddr) -> Result<(), DropReason> {
             a.is_loopback() || a.is_unspecified() || a.is_multicast() || a.segments()[..5] == [0; 5]
         }
     };
-    match (odd, reply::ours(net, src)) {
+    match (odd, link::ours(net, src)) {
         (true, _) => Err(DropReason::Malformed),
         (_, true) => Err(DropReason::Policy),
         _ => Ok(()),
-    }
-}
-
-/// Multicast and broadcast, the network's own included.
-fn is_group(net: &Network, dst: IpAddr) -> bool {
-    match dst {
-        IpAddr::V4(a) => a.is_multicast() || a == Ipv4Addr::BROADCAST || a == net.v4.broadcast(),
-        IpAddr::V6(a) => a.is_multicast(),
     }
 }

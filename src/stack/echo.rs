@@ -4,7 +4,7 @@
 //! The host's kernel puts an identifier of its own into each request and gives us only the replies to it; the guest's is
 //! restored on the way back, the sequence number travels unchanged. Time to live is passed on less one, and the errors
 //! that this causes come back with the sequence number of the request they are about: `ping -t` and `traceroute -I`
-//! work. A mapping ends after 60 s without traffic.
+//! work. A mapping ends after 60 s without traffic. Requests to our own addresses are answered on the spot.
 
 use super::action::{Action, Close, Datagrams, Emit, HostEvent, Open};
 use super::icmp_error::{self, Errors, Quote};
@@ -14,8 +14,9 @@ use crate::buf::{Span, SpanVec};
 use crate::config::Filtering;
 use crate::flow::wheel::Token;
 use crate::flow::{DropReason, FlowCounters, FlowId, Kind, Table, Time, Wheel};
+use crate::wire::icmp::{self, Echo};
 use crate::wire::ip::IpOut;
-use crate::wire::{Csum, Gso, checksum, ip, proto};
+use crate::wire::{Gso, Ip};
 use arrayvec::ArrayVec;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -24,7 +25,7 @@ use std::time::Duration;
 /// A mapping without traffic ends after this.
 pub const IDLE: Duration = Duration::from_secs(60);
 
-/// An echo request from the guest, its destination translated.
+/// An echo request from the guest.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
     /// Who asks.
@@ -45,6 +46,23 @@ pub struct Request {
     pub tos: u8,
     /// Don't fragment.
     pub dont_fragment: bool,
+}
+
+impl Request {
+    /// The request in `message`, the ICMP message's span, its destination translated to `to`.
+    pub fn new(ip: &Ip, to: IpAddr, (id, seq): (u16, u16), ttl: u8, message: Span) -> Self {
+        Self {
+            guest: ip.src,
+            dialled: ip.dst,
+            to,
+            id,
+            seq,
+            payload: message.skip(icmp::HEADER_LEN as u32),
+            ttl,
+            tos: ip.tos,
+            dont_fragment: ip.dont_fragment,
+        }
+    }
 }
 
 struct Mapping {
@@ -93,13 +111,12 @@ impl Engine {
         m.deadline = cx.now + IDLE;
         m.counters.packets_up += 1;
         m.counters.bytes_up += u64::from(r.payload.len);
-        let ([a, b], [c, d]) = (r.id.to_be_bytes(), r.seq.to_be_bytes());
-        let kind = if r.guest.is_ipv6() { 128 } else { 8 };
+        let echo = Echo { reply: false, id: r.id, seq: r.seq };
         cx.act(Action::SendDatagrams(
             flow,
             Datagrams {
                 to,
-                head: ArrayVec::from([kind, 0, 0, 0, a, b, c, d]),
+                head: ArrayVec::from(echo.header(r.guest.is_ipv6())),
                 spans: SpanVec::from_slice(&[r.payload]),
                 segment: None,
                 ttl: r.ttl,
@@ -108,6 +125,33 @@ impl Engine {
             },
         ));
         cx.act(Action::Release(r.payload.buf));
+    }
+
+    /// Answers a request to one of our own addresses. The payload is lent, not copied; its buffer stays the caller's.
+    pub fn answer(&mut self, cx: &mut Cx<'_>, r: &Request) {
+        let echo = Echo { reply: true, id: r.id, seq: r.seq };
+        self.emit(cx, (r.dialled, r.guest), &echo, (r.ttl, r.tos), r.payload);
+    }
+
+    /// A reply to the guest. Longer ones than its link takes are fragmented on the way out.
+    fn emit(
+        &mut self,
+        cx: &mut Cx<'_>,
+        (src, dst): (IpAddr, IpAddr),
+        echo: &Echo,
+        (ttl, tos): (u8, u8),
+        data: Span,
+    ) {
+        let Some(mac) = cx.neighbour(dst) else { return };
+        let ip = IpOut { src, dst, protocol: 0, ttl, tos, id: self.next_id, dont_fragment: false };
+        self.next_id = self.next_id.checked_add(1).unwrap_or(1);
+        let own = cx.link.router_mac(dst.is_ipv6());
+        let (head, csum) = icmp::echo_head(own, mac, &ip, echo, data.len as usize);
+        let mut spans = SpanVec::new();
+        if !data.is_empty() {
+            spans.push(data);
+        }
+        cx.act(Action::Emit(Emit { head, spans, csum: Some(csum), gso: Gso::None }));
     }
 
     fn open(&mut self, cx: &mut Cx<'_>, r: &Request) -> FlowId {
@@ -171,41 +215,15 @@ impl Engine {
             (None, Filtering::EndpointIndependent) => cx.nat.guest_sees(from),
             (None, Filtering::AddressDependent) => return cx.drop(DropReason::Filtered),
         };
-        let v6 = m.guest.is_ipv6();
-        if source.is_ipv6() != v6 {
+        if source.is_ipv6() != m.guest.is_ipv6() {
             return cx.drop(DropReason::Filtered);
         }
         m.deadline = cx.now + IDLE;
         m.counters.packets_down += 1;
         m.counters.bytes_down += u64::from(data.len);
-        let (guest, id) = (m.guest, m.id);
-        let Some(mac) = cx.neighbour(guest) else { return };
-        let protocol = if v6 { proto::ICMPV6 } else { proto::ICMP };
-        let out = IpOut {
-            src: source,
-            dst: guest,
-            protocol,
-            // One hop less than it arrived with, as from any router.
-            ttl: ttl.saturating_sub(1).max(1),
-            tos: 0,
-            id: self.next_id,
-            dont_fragment: false,
-        };
-        self.next_id = self.next_id.checked_add(1).unwrap_or(1);
-        let len = 8 + data.len as usize;
-        let mut head = ip::head(cx.link.router_mac(v6), mac, &out, len);
-        let start = head.len();
-        // The sum is left to do; ICMPv6 counts the pseudo-header in, ICMP does not.
-        let sum = if v6 { checksum::pseudo(source, guest, protocol, len).folded() } else { 0 };
-        let ([s0, s1], [i0, i1], [q0, q1]) = (sum.to_be_bytes(), id.to_be_bytes(), seq.to_be_bytes());
-        let kind = if v6 { 129 } else { 0 };
-        head.extend([kind, 0, s0, s1, i0, i1, q0, q1]);
-        let mut spans = SpanVec::new();
-        if !data.is_empty() {
-            spans.push(data);
-        }
-        let csum = Csum { start: start as u16, offset: 2 };
-        cx.act(Action::Emit(Emit { head, spans, csum: Some(csum), gso: Gso::None }));
+        let (guest, echo) = (m.guest, Echo { reply: true, id: m.id, seq });
+        // One hop less than it arrived with, as from any router.
+        self.emit(cx, (source, guest), &echo, (ttl.saturating_sub(1).max(1), 0), data);
     }
 
     /// Time has passed.

@@ -6,12 +6,14 @@
 //! Never about an ICMP error, to or about a group address (RFC 1122 section 3.2.2, RFC 4443 section 2.4 (e)), nor faster
 //! than a token bucket allows.
 
+use super::action::Action;
 use super::cx::Cx;
-use super::reply;
+use super::link::is_group;
 use crate::config::Network;
 use crate::flow::{DropReason, Time};
+use crate::wire::icmp::{Echo, ErrorHead};
 use crate::wire::ip::IpOut;
-use crate::wire::{Ip, proto};
+use crate::wire::{Ip, icmp, ip, proto};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -19,11 +21,6 @@ use std::time::Duration;
 const BURST: u32 = 100;
 /// One more every so often.
 const REFILL: Duration = Duration::from_millis(5);
-/// An IPv4 error is at most this long (RFC 1812 section 4.3.2.3).
-const MAX_V4: usize = 576;
-/// An IPv6 error is at most this long (RFC 4443 section 2.4 (c)).
-const MAX_V6: usize = 1280;
-
 /// What went wrong, whatever the family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -42,20 +39,13 @@ pub enum Fault {
     /// Too long for the path, whose MTU this is.
     TooBig(u16),
     /// As it came from the network, in the guest's family.
-    Relayed {
-        /// ICMP type.
-        icmp_type: u8,
-        /// ICMP code.
-        code: u8,
-        /// The four bytes after the checksum.
-        info: u32,
-    },
+    Relayed(ErrorHead),
 }
 
 impl Fault {
     /// Type, code and the four bytes after the checksum.
-    fn on_wire(self, v6: bool) -> (u8, u8, u32) {
-        match (self, v6) {
+    fn on_wire(self, v6: bool) -> ErrorHead {
+        let (icmp_type, code, info) = match (self, v6) {
             (Self::Net, false) => (3, 0, 0),
             (Self::Net, true) => (1, 0, 0),
             (Self::Host, false) => (3, 1, 0),
@@ -70,14 +60,10 @@ impl Fault {
             (Self::TimeExceeded, true) => (3, 0, 0),
             (Self::TooBig(mtu), false) => (3, 4, u32::from(mtu)),
             (Self::TooBig(mtu), true) => (2, 0, u32::from(mtu)),
-            (Self::Relayed { icmp_type, code, info }, _) => (icmp_type, code, info),
-        }
+            (Self::Relayed(head), _) => return head,
+        };
+        ErrorHead { icmp_type, code, info }
     }
-}
-
-/// True when an ICMP message of this type is an error, about which no error may be sent.
-pub fn is_error(v6: bool, icmp_type: u8) -> bool {
-    if v6 { icmp_type < 128 } else { matches!(icmp_type, 3 | 4 | 5 | 11 | 12) }
 }
 
 /// The gateway as the guest knows it, in the family of `like`: the source of errors that are our own.
@@ -130,17 +116,10 @@ impl Quote {
                 let [s, t, u, v] = seq.to_be_bytes();
                 (proto::TCP, [a, b, c, d, s, t, u, v])
             }
-            Self::Echo { id, seq, .. } => {
-                let ([a, b], [c, d]) = (id.to_be_bytes(), seq.to_be_bytes());
-                if v6 {
-                    (proto::ICMPV6, [128, 0, 0, 0, a, b, c, d])
-                } else {
-                    (proto::ICMP, [8, 0, 0, 0, a, b, c, d])
-                }
-            }
+            Self::Echo { id, seq, .. } => (icmp::protocol(v6), Echo { reply: false, id, seq }.header(v6)),
         };
         let ip = IpOut { src: from, dst: to, protocol, ttl: 1, tos: 0, id: 0, dont_fragment: true };
-        reply::packet(&ip, &body)
+        ip::packet(&ip, &body)
     }
 }
 
@@ -161,10 +140,10 @@ impl Errors {
     /// An error about the packet at hand. `packet` starts with its IP header.
     pub fn about(&mut self, cx: &mut Cx<'_>, ip: &Ip, packet: &[u8], fault: Fault) {
         let v6 = ip.src.is_ipv6();
-        let about_error = ip.protocol == if v6 { proto::ICMPV6 } else { proto::ICMP }
+        let about_error = ip.protocol == icmp::protocol(v6)
             && packet
                 .get(usize::from(ip.payload_at - ip.header_at))
-                .is_none_or(|icmp_type| is_error(v6, *icmp_type));
+                .is_none_or(|icmp_type| icmp::is_error(v6, *icmp_type));
         if about_error || ip.fragment.is_some_and(|f| f.offset != 0) {
             return;
         }
@@ -184,19 +163,16 @@ impl Errors {
 
     fn send(&mut self, cx: &mut Cx<'_>, source: IpAddr, ends: (IpAddr, IpAddr), packet: &[u8], fault: Fault) {
         let (to, about) = ends;
-        let group = |a: IpAddr| a.is_multicast() || a.is_unspecified() || a == IpAddr::from([255; 4]);
-        if group(to) || group(about) || !self.take(cx.now) {
+        let nobody = |a: IpAddr| a.is_unspecified() || is_group(cx.net, a);
+        if nobody(to) || nobody(about) || !self.take(cx.now) {
             return;
         }
         let v6 = to.is_ipv6();
-        let (icmp_type, code, info) = fault.on_wire(v6);
-        let room = if v6 { MAX_V6 - 40 - 8 } else { MAX_V4 - 20 - 8 };
-        let quote = &packet[..packet.len().min(room)];
-        let mut message = Vec::with_capacity(8 + quote.len());
-        message.extend_from_slice(&[icmp_type, code, 0, 0]);
-        message.extend_from_slice(&info.to_be_bytes());
-        message.extend_from_slice(quote);
-        reply::icmp(cx, source, to, 64, message);
+        if let Some(mac) = cx.neighbour(to) {
+            let own = cx.link.router_mac(v6);
+            let frame = icmp::error(own, mac, (source, to), fault.on_wire(v6), packet);
+            cx.act(Action::EmitBytes(frame));
+        }
     }
 
     fn take(&mut self, now: Time) -> bool {
@@ -231,9 +207,6 @@ pub fn fault_of(error: super::HostError) -> Result<Fault, DropReason> {
 pub fn relayed(v6: bool, e: &super::IcmpError) -> Option<Fault> {
     let carries_info = if v6 { matches!(e.icmp_type, 2 | 4) } else { e.icmp_type == 3 && e.code == 4 };
     let known = if v6 { matches!(e.icmp_type, 1..=4) } else { matches!(e.icmp_type, 3 | 11 | 12) };
-    known.then_some(Fault::Relayed {
-        icmp_type: e.icmp_type,
-        code: e.code,
-        info: if carries_info { e.info } else { 0 },
-    })
+    let info = if carries_info { e.info } else { 0 };
+    known.then_some(Fault::Relayed(ErrorHead { icmp_type: e.icmp_type, code: e.code, info }))
 }

@@ -1,4 +1,5 @@
-//! The link between stack and guest: which MAC address belongs to which guest address, and the headers built from it.
+//! The link between stack and guest: which MAC address belongs to which guest address, and which addresses are ours or
+//! stand for a group.
 //!
 //! Every frame from the guest teaches its source; replies go to the MAC the guest last used for that address. Bounded:
 //! when the table is full the address heard of longest ago makes room. Our own MACs follow slirp4netns
@@ -82,6 +83,22 @@ impl Link {
     /// The MAC of a guest address, if it has been heard.
     pub fn lookup(&self, addr: IpAddr) -> Option<Mac> {
         self.neighbours.get(&addr).map(|(mac, _)| *mac)
+    }
+}
+
+/// True for the addresses that we are ourselves, of either family.
+pub fn ours(net: &Network, addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(a) => super::arp::ours(net, a),
+        IpAddr::V6(a) => super::ndp::ours(net, a),
+    }
+}
+
+/// Multicast and broadcast, the network's own included.
+pub fn is_group(net: &Network, addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(a) => a.is_multicast() || a.is_broadcast() || a == net.v4.broadcast(),
+        IpAddr::V6(a) => a.is_multicast(),
     }
 }
 

@@ -31,7 +31,7 @@ mod ndp;
 mod ra;
 pub mod reassembly;
 mod remotes;
-mod reply;
+mod search;
 pub mod tcp;
 pub mod udp;
 mod udp_emit;
@@ -101,8 +101,6 @@ pub struct Stack {
     dhcp4: dhcp4::Server,
     ra: ra::Advertiser,
     errors: icmp_error::Errors,
-    /// IPv4 identification of the next packet that is ours and may be fragmented.
-    next_id: u16,
     out: VecDeque<Action>,
     counters: PlaneCounters,
 }
@@ -138,7 +136,6 @@ impl Stack {
             dhcp4: dhcp4::Server::new(&net),
             ra: ra::Advertiser::new(derive(&secret, b"ra")),
             errors: icmp_error::Errors::default(),
-            next_id: 1,
             out: VecDeque::new(),
             counters: PlaneCounters::default(),
             net,

@@ -6,10 +6,10 @@
 //! address of ours is dropped and teaches nothing. Router solicitations are handed on to [`super::ra`].
 
 use super::link::Link;
-use super::reply;
 use crate::config::Network;
 use crate::flow::{DropReason, Time};
-use crate::wire::{Ip, Mac};
+use crate::wire::ip::IpOut;
+use crate::wire::{Ip, Mac, icmp};
 use std::net::{IpAddr, Ipv6Addr};
 
 /// ICMPv6 types of this protocol and of multicast listener discovery.
@@ -65,7 +65,14 @@ pub fn solicitation(target: Ipv6Addr) -> Vec<u8> {
     m.extend_from_slice(&t);
     m.extend_from_slice(&[SOURCE_LINK, 1]);
     m.extend_from_slice(&mac);
-    reply::icmp_frame(mac, group_mac(group), router.into(), group.into(), 255, m)
+    frame((mac, group_mac(group)), (router, group), m)
+}
+
+/// A message from `ends.0` to `ends.1`, with the hop limit that proves it was not routed.
+pub fn frame(macs: (Mac, Mac), ends: (Ipv6Addr, Ipv6Addr), message: Vec<u8>) -> Vec<u8> {
+    let (src, dst) = (ends.0.into(), ends.1.into());
+    let ip = IpOut { src, dst, protocol: 0, ttl: 255, tos: 0, id: 0, dont_fragment: true };
+    icmp::frame(macs.0, macs.1, &ip, message)
 }
 
 /// Walks the options: the link-layer address of the kind asked for, if there is one. A zero length or an option that
@@ -137,14 +144,7 @@ pub fn message(
             return Ok(Asked::Nothing);
         }
         let m = advertisement(target, own, false);
-        return Ok(Asked::Reply(reply::icmp_frame(
-            own,
-            group_mac(ALL_NODES),
-            target.into(),
-            ALL_NODES.into(),
-            255,
-            m,
-        )));
+        return Ok(Asked::Reply(frame((own, group_mac(ALL_NODES)), (target, ALL_NODES), m)));
     }
     let mac = known.unwrap_or(src_mac);
     link.learn(now, src.into(), mac);
@@ -152,7 +152,7 @@ pub fn message(
         return Ok(Asked::Nothing);
     }
     let m = advertisement(target, own, true);
-    Ok(Asked::Reply(reply::icmp_frame(own, mac, target.into(), src.into(), 255, m)))
+    Ok(Asked::Reply(frame((own, mac), (target, src), m)))
 }
 
 fn advertisement(target: Ipv6Addr, mac: Mac, solicited: bool) -> Vec<u8> {

@@ -8,7 +8,7 @@
 
 use super::action::Action;
 use super::link::Link;
-use super::{Cx, ndp, reply};
+use super::{Cx, ndp, search};
 use crate::config::Network;
 use crate::flow::Time;
 use crate::wire::Mac;
@@ -106,7 +106,7 @@ impl Advertiser {
             m.extend_from_slice(&[25, 3, 0, 0]);
             m.extend_from_slice(&u32::from(LIFETIME).to_be_bytes());
             m.extend_from_slice(&dns.octets());
-            let names = reply::names(search, 1000);
+            let names = search::names(search, 1000);
             if !names.is_empty() {
                 let units = (8 + names.len()).div_ceil(8);
                 let end = m.len() + units * 8;
@@ -116,6 +116,6 @@ impl Advertiser {
                 m.resize(end, 0);
             }
         }
-        cx.act(Action::EmitBytes(reply::icmp_frame(own, mac, router.into(), to.into(), 255, m)));
+        cx.act(Action::EmitBytes(ndp::frame((own, mac), (router, to), m)));
     }
 }

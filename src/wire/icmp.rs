@@ -2,15 +2,15 @@
 //!
 //! Theory of operation. The two protocols differ in type numbers, in the pseudo-header that only ICMPv6 sums,
 //! and in how much an error may quote; everything else is one code. An echo's payload is never seen here, so
-//! [`echo_head`] leaves the checksum partial, as the TCP and UDP builders do. Errors are small and rare: they
-//! are built whole.
+//! [`echo_head`] leaves the checksum partial, as the TCP and UDP builders do. Errors and neighbour discovery are
+//! small and rare: [`frame`] builds them whole.
 //!
 //! What an error from the guest quotes is a packet *towards* the guest, cut short somewhere: [`quoted`] reads
 //! as much as it needs and believes no length in it.
 
 use super::ip::{self, IpOut};
 use super::{Csum, Fragment, Head, Mac, checksum, ext, field, proto};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Bytes of the header of an echo and of an error.
 pub const HEADER_LEN: usize = 8;
@@ -35,9 +35,23 @@ pub struct Echo {
     pub seq: u16,
 }
 
-/// What an error says.
+impl Echo {
+    /// The eight bytes of the header, its checksum zero.
+    pub fn header(&self, v6: bool) -> [u8; HEADER_LEN] {
+        let icmp_type = match (v6, self.reply) {
+            (false, false) => 8,
+            (false, true) => 0,
+            (true, false) => 128,
+            (true, true) => 129,
+        };
+        let ([i0, i1], [q0, q1]) = (self.id.to_be_bytes(), self.seq.to_be_bytes());
+        [icmp_type, 0, 0, 0, i0, i1, q0, q1]
+    }
+}
+
+/// The header of an error, without its checksum: what is wrong, in the numbers of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct ErrorHead {
     /// Type, of the family it is sent in.
     pub icmp_type: u8,
     /// Code.
@@ -46,11 +60,18 @@ pub struct Fault {
     pub info: u32,
 }
 
+impl ErrorHead {
+    /// True for "too big" (IPv4: "fragmentation needed"), the error that lowers the MTU of a path.
+    pub const fn is_too_big(&self, v6: bool) -> bool {
+        if v6 { self.icmp_type == 2 } else { self.icmp_type == 3 && self.code == 4 }
+    }
+}
+
 /// An error and the packet it is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quoted {
     /// What the error says.
-    pub fault: Fault,
+    pub head: ErrorHead,
     /// MTU of the link that the packet was too long for, bytes of L3. `None` for other errors, and where the
     /// router does not tell it.
     pub mtu: Option<u16>,
@@ -86,19 +107,12 @@ pub fn echo(message: &[u8], v6: bool) -> Option<Echo> {
 pub fn echo_head(src_mac: Mac, dst_mac: Mac, ip: &IpOut, echo: &Echo, payload_len: usize) -> (Head, Csum) {
     let v6 = ip.dst.is_ipv6();
     let len = HEADER_LEN + payload_len;
-    let protocol = if v6 { proto::ICMPV6 } else { proto::ICMP };
     let mut head = Head::new();
-    ip::put(&mut head, src_mac, dst_mac, &IpOut { protocol, ..*ip }, len);
+    ip::put(&mut head, src_mac, dst_mac, &IpOut { protocol: protocol(v6), ..*ip }, len);
     let start = head.len() as u16;
-    let icmp_type = match (v6, echo.reply) {
-        (false, false) => 8,
-        (false, true) => 0,
-        (true, false) => 128,
-        (true, true) => 129,
-    };
-    let [s0, s1] = seed(ip.src, ip.dst, len).folded().to_be_bytes();
-    let ([i0, i1], [q0, q1]) = (echo.id.to_be_bytes(), echo.seq.to_be_bytes());
-    ip::extend(&mut head, &[icmp_type, 0, s0, s1, i0, i1, q0, q1]);
+    let mut header = echo.header(v6);
+    field::put16(&mut header, 2, seed(ip.src, ip.dst, len).folded());
+    ip::extend(&mut head, &header);
     (head, Csum { start, offset: 2 })
 }
 
@@ -110,48 +124,39 @@ fn seed(src: IpAddr, dst: IpAddr, len: usize) -> checksum::Sum {
     }
 }
 
-/// A whole frame with an IPv4 error about `offending`, which starts with its IP header. As much of it is
-/// quoted as an error may hold: [`MAX_ERROR_V4`].
-pub fn error_v4(
+/// A whole frame with an error about `offending`, which starts with its IP header. As much of it is quoted as
+/// an error of the family may hold: [`MAX_ERROR_V4`] or [`MAX_ERROR_V6`].
+pub fn error(
     src_mac: Mac,
     dst_mac: Mac,
-    src: Ipv4Addr,
-    dst: Ipv4Addr,
-    fault: Fault,
+    (src, dst): (IpAddr, IpAddr),
+    what: ErrorHead,
     offending: &[u8],
 ) -> Vec<u8> {
-    let quote = &offending[..offending.len().min(MAX_ERROR_V4 - 20 - HEADER_LEN)];
-    error(src_mac, dst_mac, &error_ip(src.into(), dst.into()), fault, quote)
+    let (room, tos) = if dst.is_ipv6() { (MAX_ERROR_V6 - 40, 0) } else { (MAX_ERROR_V4 - 20, TOS_V4) };
+    let ip = IpOut { src, dst, protocol: 0, ttl: TTL, tos, id: 0, dont_fragment: true };
+    let quote = &offending[..offending.len().min(room - HEADER_LEN)];
+    let mut message = Vec::with_capacity(HEADER_LEN + quote.len());
+    message.extend_from_slice(&[what.icmp_type, what.code, 0, 0]);
+    message.extend_from_slice(&what.info.to_be_bytes());
+    message.extend_from_slice(quote);
+    frame(src_mac, dst_mac, &ip, message)
 }
 
-/// [`error_v4`] for IPv6: at most [`MAX_ERROR_V6`].
-pub fn error_v6(
-    src_mac: Mac,
-    dst_mac: Mac,
-    src: Ipv6Addr,
-    dst: Ipv6Addr,
-    fault: Fault,
-    offending: &[u8],
-) -> Vec<u8> {
-    let quote = &offending[..offending.len().min(MAX_ERROR_V6 - 40 - HEADER_LEN)];
-    error(src_mac, dst_mac, &error_ip(src.into(), dst.into()), fault, quote)
+/// A whole frame with the message `message`, whose checksum field is filled in here. `ip.protocol` is not looked
+/// at.
+pub fn frame(src_mac: Mac, dst_mac: Mac, ip: &IpOut, mut message: Vec<u8>) -> Vec<u8> {
+    field::put16(&mut message, 2, 0);
+    let mut sum = seed(ip.src, ip.dst, message.len());
+    sum.add(&message);
+    field::put16(&mut message, 2, sum.finish());
+    let ip = IpOut { protocol: protocol(ip.dst.is_ipv6()), ..*ip };
+    [&ip::head(src_mac, dst_mac, &ip, message.len())[..], &message].concat()
 }
 
-fn error_ip(src: IpAddr, dst: IpAddr) -> IpOut {
-    let (protocol, tos) = if dst.is_ipv4() { (proto::ICMP, TOS_V4) } else { (proto::ICMPV6, 0) };
-    IpOut { src, dst, protocol, ttl: TTL, tos, id: 0, dont_fragment: true }
-}
-
-fn error(src_mac: Mac, dst_mac: Mac, ip: &IpOut, fault: Fault, quote: &[u8]) -> Vec<u8> {
-    let len = HEADER_LEN + quote.len();
-    let head = ip::head(src_mac, dst_mac, ip, len);
-    let mut header = [fault.icmp_type, fault.code, 0, 0, 0, 0, 0, 0];
-    field::put32(&mut header, 4, fault.info);
-    let mut sum = seed(ip.src, ip.dst, len);
-    sum.add(&header);
-    sum.add(quote);
-    field::put16(&mut header, 2, sum.finish());
-    [&head[..], &header, quote].concat()
+/// The protocol number of a family's messages.
+pub const fn protocol(v6: bool) -> u8 {
+    if v6 { proto::ICMPV6 } else { proto::ICMP }
 }
 
 /// Reads an error and what it quotes. `message` starts with the ICMP header. `None` for what is no error, or
@@ -161,11 +166,11 @@ pub fn quoted(message: &[u8], v6: bool) -> Option<Quoted> {
     if !is_error(v6, icmp_type) {
         return None;
     }
-    let fault = Fault { icmp_type, code, info: field::be32(message, 4)? };
-    let mtu = match (v6, icmp_type, code) {
-        (false, 3, 4) => Some(fault.info as u16),
-        (true, 2, _) => Some(u16::try_from(fault.info).unwrap_or(u16::MAX)),
-        _ => None,
+    let head = ErrorHead { icmp_type, code, info: field::be32(message, 4)? };
+    let mtu = match v6 {
+        _ if !head.is_too_big(v6) => None,
+        false => Some(head.info as u16),
+        true => Some(u16::try_from(head.info).unwrap_or(u16::MAX)),
     };
     let packet = &message[HEADER_LEN..];
     let (src, dst, protocol, at) = if v6 { ends_v6(packet)? } else { ends_v4(packet)? };
@@ -175,7 +180,7 @@ pub fn quoted(message: &[u8], v6: bool) -> Option<Quoted> {
         _ => ((0, 0), None),
     };
     Some(Quoted {
-        fault,
+        head,
         mtu: mtu.filter(|mtu| *mtu != 0),
         protocol,
         src: SocketAddr::new(src, ports.0),

@@ -1,6 +1,6 @@
 //! IPv4 and IPv6 headers as one representation: the stack treats both as equals.
 
-use super::{Head, Mac};
+use super::{ETH_LEN, Head, Mac};
 use etherparse::{EtherType, Ethernet2Header, IpDscp, IpEcn, IpNumber, Ipv4Header, Ipv6Header};
 use std::net::IpAddr;
 
@@ -72,6 +72,12 @@ pub fn head(src_mac: Mac, dst_mac: Mac, ip: &IpOut, payload_len: usize) -> Head 
     let mut head = Head::new();
     put(&mut head, src_mac, dst_mac, ip, payload_len);
     head
+}
+
+/// A whole IP packet around `body`, without Ethernet.
+pub fn packet(ip: &IpOut, body: &[u8]) -> Vec<u8> {
+    let head = head([0; 6], [0; 6], ip, body.len());
+    [head.get(ETH_LEN..).unwrap_or_default(), body].concat()
 }
 
 /// [`head`], appended to an empty `head` in place.

@@ -1,8 +1,10 @@
-//! UDP headers (RFC 768).
+//! UDP headers (RFC 768), and whole datagrams where they are small and ours.
 
+use super::chain::Chain;
 use super::ip::{self, IpOut};
 use super::{Csum, Head, Mac, checksum, proto};
 use etherparse::UdpHeader;
+use std::net::SocketAddr;
 
 /// A UDP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,4 +33,24 @@ pub fn head(src_mac: Mac, dst_mac: Mac, ip: &IpOut, udp: &Udp, payload_len: usiz
     };
     ip::extend(&mut head, &header.to_bytes());
     (head, Csum { start, offset: 6 })
+}
+
+/// A whole frame with one datagram, checksum complete, never to be fragmented. `body` and headers stay within
+/// [`super::ip::MAX_L3`].
+pub fn frame(src_mac: Mac, dst_mac: Mac, from: SocketAddr, to: SocketAddr, body: &[u8]) -> Vec<u8> {
+    let ip = IpOut {
+        src: from.ip(),
+        dst: to.ip(),
+        protocol: proto::UDP,
+        ttl: 64,
+        tos: 0,
+        id: 0,
+        dont_fragment: true,
+    };
+    let ports = Udp { src_port: from.port(), dst_port: to.port() };
+    let (head, csum) = head(src_mac, dst_mac, &ip, &ports, body.len());
+    let mut frame = [&head[..], body].concat();
+    let done = Chain::read(&frame).and_then(|chain| chain.complete(&mut frame, csum));
+    debug_assert!(done.is_some(), "a chain of our own");
+    frame
 }

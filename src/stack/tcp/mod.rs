@@ -54,6 +54,7 @@ use super::icmp_error::Errors;
 use super::{Action, Cx, HostEvent};
 use crate::buf::{DEFAULT_SLOTS, Span};
 use crate::flow::{DropReason, FlowId, Kind, Table, Time, Wheel};
+use crate::wire::icmp::Quoted;
 use crate::wire::tcp::Flags;
 use crate::wire::{Ip, Tcp};
 use std::collections::{HashMap, VecDeque};
@@ -294,11 +295,14 @@ impl Engine {
         cx.counters.flows_closed += 1;
     }
 
-    /// The guest's side of the link reported that segments of this connection must be at most `mtu` bytes of L3.
-    pub fn too_big(&mut self, cx: &mut Cx<'_>, guest: SocketAddr, remote: SocketAddr, mtu: u16) {
-        let Some(id) = self.keys.get(&Key { guest, remote }).copied() else { return };
-        if let Some(conn) = self.table.get_mut(id) {
-            conn.too_big(mtu);
+    /// A link on the guest's side reported that the segment quoted was too long for it. Errors about segments that
+    /// are not on their way are forged or late (RFC 5927 section 4.1).
+    pub fn too_big(&mut self, cx: &mut Cx<'_>, quoted: &Quoted) {
+        let Some(id) = self.keys.get(&Key { guest: quoted.dst, remote: quoted.src }).copied() else { return };
+        if let Some(conn) = self.table.get_mut(id)
+            && quoted.seq.is_none_or(|seq| conn.snd.in_flight(Seq(seq)))
+        {
+            conn.too_big(quoted.mtu.unwrap_or(0));
             self.touch(cx, id);
         }
     }

@@ -133,6 +133,11 @@ impl Sender {
         self.max_frame = (most / self.mss * self.mss).max(self.mss.min(most));
     }
 
+    /// True when the byte of this number is on its way to the guest.
+    pub const fn in_flight(&self, seq: Seq) -> bool {
+        !seq.before(self.una) && seq.before(self.nxt)
+    }
+
     /// Bytes held for the guest.
     pub const fn queued(&self) -> usize {
         self.queue.bytes()

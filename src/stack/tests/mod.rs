@@ -11,13 +11,13 @@ mod link;
 mod random;
 mod udp;
 
-use super::{Action, Datagrams, Emit, FrameMeta, HostEvent, Limits, Open, Stack, reply};
+use super::{Action, Datagrams, Emit, FrameMeta, HostEvent, Limits, Open, Stack};
 use crate::buf::{BufId, Class, Span};
 use crate::config::{Network, Resolvers};
 use crate::flow::{DropReason, FlowId, Time};
 use crate::wire::ip::IpOut;
 use crate::wire::segment::{self, Caps, Scratch};
-use crate::wire::{Frame, Gso, Mac, Net, checksum, ip, parse};
+use crate::wire::{self, Frame, Gso, Mac, Net, checksum, ip, parse};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -31,9 +31,6 @@ const BEFORE: u32 = 12;
 pub struct World {
     pub stack: Stack,
     pub now: Time,
-    /// Transport checksums of emitted frames are checked. Off where frames with wrong checksums go in, which the plane
-    /// would not let through: an echo reply's follows from its request's.
-    pub sums: bool,
     buffers: HashMap<BufId, Vec<u8>>,
     next: u32,
 }
@@ -58,7 +55,7 @@ impl World {
             options: Vec::new(),
         };
         let stack = Stack::new(net, resolvers, Limits { flows: 64 }, [7; 32]);
-        Self { stack, now: Time::from_millis(1000), sums: true, buffers: HashMap::new(), next: 0 }
+        Self { stack, now: Time::from_millis(1000), buffers: HashMap::new(), next: 0 }
     }
 
     /// A buffer that holds `bytes` from `before` on.
@@ -202,7 +199,7 @@ impl World {
     /// A frame for the guest must parse and carry a right checksum.
     fn check(&self, bytes: Vec<u8>) -> Vec<u8> {
         let frame = parse(&bytes).unwrap_or_else(|e| panic!("{e}: {bytes:02x?}"));
-        assert!(!self.sums || checksum::verify_transport(&bytes, &frame), "checksum of {bytes:02x?}");
+        assert!(checksum::verify_transport(&bytes, &frame), "checksum of {bytes:02x?}");
         assert_eq!(frame.src_mac[0], 0x52, "frames come from our own MACs");
         bytes
     }
@@ -290,12 +287,13 @@ pub fn ip_frame(src: &str, dst: &str, protocol: u8, ttl: u8, body: &[u8]) -> Vec
 
 /// A UDP datagram from the guest.
 pub fn udp_frame(from: &str, to: &str, body: &[u8]) -> Vec<u8> {
-    reply::udp_frame(GUEST, [0x52, 0x55, 10, 0, 2, 2], at(from), at(to), body)
+    wire::udp::frame(GUEST, [0x52, 0x55, 10, 0, 2, 2], at(from), at(to), body)
 }
 
 /// An ICMP or ICMPv6 message from the guest.
 pub fn icmp_frame(from: &str, to: &str, ttl: u8, message: &[u8]) -> Vec<u8> {
-    reply::icmp_frame(GUEST, [0x52, 0x55, 10, 0, 2, 2], addr(from), addr(to), ttl, message.to_vec())
+    let ip = IpOut { src: addr(from), dst: addr(to), protocol: 0, ttl, tos: 0, id: 0, dont_fragment: true };
+    wire::icmp::frame(GUEST, [0x52, 0x55, 10, 0, 2, 2], &ip, message.to_vec())
 }
 
 /// An echo request from the guest.

@@ -139,7 +139,6 @@ fn is_tcp(frame: &[u8]) -> bool {
 fn run(steps: Vec<Step>) {
     let seeds = seeds();
     let mut w = World::with(Network::default(), &SERVERS[..2]);
-    w.sums = false;
     let mut flows: Vec<FlowId> = Vec::new();
     for step in steps {
         let mut done = match step {

@@ -1,7 +1,10 @@
+//! Messages come back as they were built, by us and by etherparse; cut, altered and arbitrary ones do no harm.
+
 use super::super::{ETH_LEN, Net, Payload, Tcp, Udp, parse, tcp, udp};
 use super::*;
 use etherparse::{Icmpv4Slice, Icmpv4Type, Icmpv6Slice, Icmpv6Type, SlicedPacket, TransportSlice, icmpv4};
 use proptest::prelude::*;
+use std::net::Ipv6Addr;
 
 const ROUTER: Mac = [0x52, 0x55, 10, 0, 2, 2];
 const GUEST: Mac = [2, 0, 0, 0, 0, 1];
@@ -33,17 +36,14 @@ fn segment(v6: bool, payload_len: usize) -> Vec<u8> {
 }
 
 /// An error about `offending` from the other end's address.
-fn error_about(v6: bool, fault: Fault, offending: &[u8]) -> Vec<u8> {
-    if v6 {
-        error_v6(ROUTER, GUEST, V6.0, V6.1, fault, offending)
-    } else {
-        error_v4(ROUTER, GUEST, V4.0, V4.1, fault, offending)
-    }
+fn error_about(v6: bool, what: ErrorHead, offending: &[u8]) -> Vec<u8> {
+    let ip = towards_guest(v6);
+    error(ROUTER, GUEST, (ip.src, ip.dst), what, offending)
 }
 
-fn too_big(v6: bool, mtu: u32) -> Fault {
+fn too_big(v6: bool, mtu: u32) -> ErrorHead {
     let (icmp_type, code) = if v6 { (2, 0) } else { (3, 4) };
-    Fault { icmp_type, code, info: mtu }
+    ErrorHead { icmp_type, code, info: mtu }
 }
 
 fn message(frame: &[u8]) -> &[u8] {
@@ -87,7 +87,7 @@ fn other_messages_are_no_echoes() {
 
 #[test]
 fn etherparse_reads_our_errors() {
-    let unreachable = Fault { icmp_type: 3, code: 3, info: 0 };
+    let unreachable = ErrorHead { icmp_type: 3, code: 3, info: 0 };
     let frame = error_about(false, unreachable, &segment(false, 100));
     let packet = SlicedPacket::from_ethernet(&frame).unwrap();
     let Some(TransportSlice::Icmpv4(icmp)) = packet.transport else { panic!("not ICMP") };
@@ -127,7 +127,7 @@ fn too_big_names_mtu_connection_and_sequence_number() {
         assert_eq!(
             quoted(message(&frame), v6),
             Some(Quoted {
-                fault: too_big(v6, 1300),
+                head: too_big(v6, 1300),
                 mtu: Some(1300),
                 protocol: proto::TCP,
                 src: SocketAddr::new(ip.src, 443),
@@ -151,7 +151,7 @@ fn an_mtu_may_be_missing_or_absurd() {
 fn datagrams_and_others_are_quoted_too() {
     let ip = towards_guest(true);
     let (head, _) = udp::head(ROUTER, GUEST, &ip, &Udp { src_port: 53, dst_port: 4000 }, 0);
-    let unreachable = Fault { icmp_type: 1, code: 4, info: 0 };
+    let unreachable = ErrorHead { icmp_type: 1, code: 4, info: 0 };
     let frame = error_about(true, unreachable, &head[ETH_LEN..]);
     let seen = quoted(message(&frame), true).unwrap();
     assert_eq!(

@@ -1,3 +1,5 @@
+//! Frames of every protocol, cut short, altered and made up: lengths that contradict each other never pass.
+
 use super::super::ip::{self, IpOut};
 use super::super::{Csum, field, udp};
 use super::*;

@@ -1,3 +1,5 @@
+//! What is cut fits its tap, adds up to what was given, and is read by etherparse; what cannot be cut says why.
+
 use super::super::ip::{self, IpOut};
 use super::super::{Fragment, Net, Payload, Tcp, Udp, checksum, parse, udp};
 use super::*;

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::flow::DropReason;
+use crate::wire::icmp::{ErrorHead, Quoted};
+use crate::wire::proto;
 
 #[test]
 fn the_host_connects_first_and_the_guest_is_answered_then() {
@@ -139,17 +141,32 @@ fn ipv6_and_a_lower_path_mtu_shape_the_segments() {
     let mut syn = w.syn();
     syn.options.mss = Some(9000);
     let c = w.establish_with(&syn);
-    let (guest, remote) = (w.guest, w.remote);
     w.receive(c.id, 10_000);
     let frame = only(&w.flush());
+    let too_big = |mtu: u16, seq: u32| Quoted {
+        head: ErrorHead { icmp_type: 2, code: 0, info: mtu.into() },
+        mtu: Some(mtu),
+        protocol: proto::TCP,
+        src: w.remote,
+        dst: w.guest,
+        seq: Some(seq),
+    };
+    let report = too_big(1400, frame.tcp.seq);
+    let forged = [too_big(1400, frame.tcp.seq.wrapping_sub(1)), too_big(1400, frame.tcp.seq + 10_000)];
+    let tiny = too_big(10, frame.tcp.seq);
     assert_eq!((frame.len, frame.gso), (10_000, Gso::Tcp { mss: 1440 }));
+    // About segments that are not on their way: forged.
+    for report in forged {
+        w.run(|e, cx| e.too_big(cx, &report));
+        assert!(w.flush().is_empty());
+    }
     // Too big after all: sent again at once, in smaller segments.
-    w.run(|e, cx| e.too_big(cx, guest, remote, 1400));
+    w.run(|e, cx| e.too_big(cx, &report));
     let again = only(&w.flush());
     assert_eq!((again.tcp.seq, again.gso), (frame.tcp.seq, Gso::Tcp { mss: 1340 }));
     assert_eq!(again.spans, frame.spans);
     // A forged report cannot make us send dust.
-    w.run(|e, cx| e.too_big(cx, guest, remote, 10));
+    w.run(|e, cx| e.too_big(cx, &tiny));
     assert_eq!(only(&w.flush()).gso, Gso::Tcp { mss: 1220 });
 }
 
