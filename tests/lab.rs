@@ -108,6 +108,6 @@ fn a_guest_of_every_contender_that_is_installed_reaches_the_server() {
         let mut back = [0; 5];
         stream.read_exact(&mut back).unwrap();
         assert_eq!(&back, b"hello", "{contender:?}");
-        assert!(guest.processes().len() >= 1);
+        assert!(!guest.processes().is_empty());
     }
 }

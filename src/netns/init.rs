@@ -8,7 +8,7 @@
 //! process group: control, us and COMMAND; `kill PID` signals control alone. We are the witness that tells these
 //! apart: if the same signal has come to us as well, COMMAND has it already, as long as it is still in our group;
 //! otherwise we pass it on. Control has made sure that a signal to the group has reached every member before it
-//! asks ([`crate::control::signals`]).
+//! asks (its `signals` module).
 //!
 //! **Ends.** When COMMAND ends we report its status and end too; with a pid namespace the kernel then kills whatever is
 //! left in it. Without one we adopt orphans (`PR_SET_CHILD_SUBREAPER`) and kill them one by one. When control ends,

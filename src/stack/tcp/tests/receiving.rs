@@ -2,6 +2,7 @@
 
 use super::super::pool::Held;
 use super::*;
+use crate::buf::DEFAULT_SLOTS;
 use crate::flow::DropReason;
 
 fn window(seg: &Seg) -> u32 {
@@ -127,7 +128,8 @@ fn stalled_connections_leave_room_for_a_lively_one() {
     }
     assert!(dropped > 0);
     let held = w.engine.pool.held.tap;
-    assert!(held <= w.engine.pool.limits.tap_slots_hard && held < 64);
+    let [slots, ..] = DEFAULT_SLOTS;
+    assert!(held <= w.engine.pool.limits.tap_slots_hard && held < slots);
     // A trickle in small buffers still gets through.
     w.guest.set_port(999);
     let c = w.establish();
