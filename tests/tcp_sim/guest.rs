@@ -5,10 +5,13 @@ use crate::rng::{Rng, byte};
 use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
 use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
-use smoltcp::time::{Duration, Instant};
+use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr};
 use std::collections::VecDeque;
 use std::net::IpAddr;
+
+/// An application gives up after so many milliseconds without progress.
+const PATIENCE: u64 = 3_600_000;
 
 /// Frames in memory, both ways.
 pub struct Queues {
@@ -93,6 +96,13 @@ pub struct App {
     pub read: u64,
     /// It reads again at this time (ms).
     pub resumes: u64,
+    /// When it last got anywhere (ms).
+    pub moved: u64,
+    /// When its kernel last sent payload (ms).
+    pub spoke: u64,
+    /// It ended with more to send while its kernel, whose buffer was full, had sent no payload for ten minutes, neither
+    /// again nor as a probe: smoltcp 0.14 forgets its retransmission timer once in some thousand runs.
+    pub mute: bool,
     /// The peer's stream ended in order.
     pub eof: bool,
     /// It is through.
@@ -101,6 +111,14 @@ pub struct App {
     closed: bool,
     buffers: (usize, usize),
     port: u16,
+}
+
+impl App {
+    /// The connection is over, or given up.
+    fn end_at(&mut self, now: u64) {
+        self.done = true;
+        self.mute = self.sent < self.to_send && now >= self.spoke.max(self.moved) + 600_000;
+    }
 }
 
 /// The guest's kernel and applications.
@@ -143,6 +161,9 @@ impl Guest {
             sent: 0,
             read: 0,
             resumes: 0,
+            moved: 0,
+            spoke: 0,
+            mute: false,
             eof: false,
             done: false,
             handle: None,
@@ -178,11 +199,19 @@ impl Guest {
             .iter()
             .filter(|a| !a.done)
             .flat_map(|a| {
-                [(a.handle.is_none()).then_some(a.starts), (a.resumes > now_ms).then_some(a.resumes)]
+                let pause = (a.resumes > now_ms).then_some(a.resumes);
+                [a.handle.is_none().then_some(a.starts), pause, Some(a.moved.max(a.spoke) + PATIENCE)]
             })
             .flatten()
             .min();
         [kernel, apps].into_iter().flatten().min().map(|at| at.max(now_ms + 1))
+    }
+
+    /// Payload of this port went out.
+    pub fn spoke(&mut self, port: u16, now_ms: u64) {
+        if let Some(app) = self.apps.iter_mut().find(|a| a.port == port) {
+            app.spoke = now_ms;
+        }
     }
 
     /// Applications that are not through.
@@ -203,8 +232,6 @@ impl Guest {
         let Some(handle) = a.handle else {
             let (rx, tx) = a.buffers;
             let mut socket = Socket::new(SocketBuffer::new(vec![0; rx]), SocketBuffer::new(vec![0; tx]));
-            // A reset may be lost like anything else: without this a reader would wait for ever, as it should.
-            socket.set_keep_alive(Some(Duration::from_secs(30)));
             socket.set_nagle_enabled(a.stream.is_multiple_of(4));
             socket.connect(self.iface.context(), (self.remote, 80), a.port).expect("a free port");
             a.handle = Some(self.sockets.add(socket));
@@ -216,10 +243,20 @@ impl Guest {
             return true;
         }
         if socket.state() == State::SynSent {
+            a.moved = now;
             return false;
         }
         let mut acted = read(a, socket);
         acted |= write(a, socket, rng);
+        if acted {
+            a.moved = now;
+        } else if now >= a.moved.max(a.spoke) + PATIENCE {
+            // A reset may be lost like anything else, and a reader would wait for ever. A connection that nobody broke
+            // must not come here: it will be found incomplete.
+            a.end_at(now);
+            socket.abort();
+            return true;
+        }
         match a.end {
             End::Abort(at) if a.sent + a.read >= at => {
                 socket.abort();
@@ -244,7 +281,7 @@ impl Guest {
             _ => {}
         }
         if matches!(socket.state(), State::Closed | State::TimeWait) {
-            a.done = true;
+            a.end_at(now);
             return true;
         }
         acted

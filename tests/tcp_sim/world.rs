@@ -11,8 +11,9 @@ use ringtap::buf::{Class, HOST_SLOT, SMALL_MAX, SMALL_SLOT, Span};
 use ringtap::config::{Network, Resolvers};
 use ringtap::flow::{FlowId, Time};
 use ringtap::stack::{Action, FrameMeta, HostError, HostEvent, Limits, Open, Stack};
-use ringtap::wire::Gso;
+use ringtap::wire::parse::Net;
 use ringtap::wire::segment::{Caps, Scratch, cut};
+use ringtap::wire::{Gso, Payload, parse};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
@@ -183,6 +184,9 @@ impl World {
         if heard {
             self.guest.turn(self.now.as_millis(), &mut self.rng);
             while let Some(frame) = self.guest.link.tx.pop_front() {
+                if let Some(port) = payload_port(&frame) {
+                    self.guest.spoke(port, self.now.as_millis());
+                }
                 self.transmit(frame, false);
             }
             let next = self.guest.next_turn(self.now.as_millis());
@@ -358,7 +362,8 @@ impl World {
             };
             let orderly = matches!(app.end, End::CloseAfterReading | End::CloseAfterSending)
                 && sock.peer.resets_at.is_none()
-                && !sock.peer.refuses;
+                && !sock.peer.refuses
+                && !app.mute;
             if orderly {
                 let what = format!("stream {}: {app:?}", app.stream);
                 assert_eq!((app.sent, app.read), (app.to_send, sock.peer.to_send), "{what}");
@@ -366,6 +371,14 @@ impl World {
                 assert_eq!(sock.closed, Some(ringtap::stack::Close::Orderly), "{what}");
             }
         }
+    }
+}
+
+/// The source port of a frame that carries TCP payload.
+fn payload_port(frame: &[u8]) -> Option<u16> {
+    match parse(frame).ok()?.net {
+        Net::Ip(_, Payload::Tcp(tcp, range)) if !range.is_empty() => Some(tcp.src_port),
+        _ => None,
     }
 }
 
