@@ -72,7 +72,9 @@ fn build(channel: &Channel, start: Start, fds: Vec<OwnedFd>) -> Result<Parts, St
     };
     let tap = Tap::adopt(tap).map_err(|e| e.to_string())?;
     let limits = Limits { flows: raise_descriptor_limit() };
-    let ring = Ring::new(RingConfig::default()).map_err(|e| e.to_string())?;
+    // Each flow may have a receive and a send in flight; what else there is (frames, control) fits the remainder.
+    let ops = limits.flows.saturating_mul(2).saturating_add(RingConfig::default().ops);
+    let ring = Ring::new(RingConfig { ops, ..RingConfig::default() }).map_err(|e| e.to_string())?;
     let mut secret = [0u8; 32];
     getrandom::fill(&mut secret).map_err(|e| format!("no random numbers from the kernel: {e}"))?;
     let fragment_id = getrandom::u32().map_err(|e| format!("no random numbers from the kernel: {e}"))?;
