@@ -19,6 +19,9 @@ const STOP_MS: u16 = 1000;
 pub struct Plane {
     process: process::Spawned,
     channel: Channel,
+    /// It writes a capture file, which it must be given time to finish.
+    capturing: bool,
+    ending: bool,
     ended: Option<WaitStatus>,
 }
 
@@ -28,7 +31,7 @@ impl Plane {
     ///
     /// # Errors
     /// No room for a process or a socket.
-    pub fn spawn(main: PlaneMain) -> Result<Self, ControlError> {
+    pub fn spawn(main: PlaneMain, capturing: bool) -> Result<Self, ControlError> {
         let (ours, theirs) = Channel::pair()?;
         let process = process::spawn(CloneFlags::empty(), move || {
             process::die_with_parent();
@@ -37,7 +40,7 @@ impl Plane {
             main(theirs)
         })
         .map_err(NetnsError::from)?;
-        Ok(Self { process, channel: ours, ended: None })
+        Ok(Self { process, channel: ours, capturing, ending: false, ended: None })
     }
 
     /// Sends the first message: the tap and everything known so far.
@@ -113,6 +116,19 @@ impl Plane {
         }
     }
 
+    /// Makes it end, without waiting for it: its exit takes a while, for the kernel removes the tap on the way.
+    pub fn begin_end(&mut self) {
+        if self.ending || self.ended.is_some() {
+            return;
+        }
+        self.ending = true;
+        if self.capturing {
+            let _ = self.channel.send(&ToPlane::Stop, &[]);
+        } else {
+            let _ = kill(self.process.pid, Signal::SIGKILL);
+        }
+    }
+
     fn how_it_ended(&mut self) -> String {
         match self.wait() {
             WaitStatus::Exited(_, code) => format!("exit status {code}"),
@@ -134,10 +150,8 @@ impl Plane {
 
 impl Drop for Plane {
     fn drop(&mut self) {
-        if self.ended.is_none() {
-            let _ = self.channel.send(&ToPlane::Stop, &[]);
-            self.wait();
-        }
+        self.begin_end();
+        self.wait();
     }
 }
 

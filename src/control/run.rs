@@ -146,7 +146,7 @@ impl Session {
         let host = resolvers::read();
         let mut state = StateDir::create(run.state_dir.as_deref())?;
         let mounts = mount_plan(&run, &mut state, &host)?;
-        let plane = Plane::spawn(plane_main)?;
+        let plane = Plane::spawn(plane_main, run.common.pcap.is_some())?;
         state.write("plane_pid", &plane.pid().to_string())?;
         let pid_namespace = run.namespaces.contains(CloneFlags::CLONE_NEWPID);
         let config = InitConfig {
@@ -196,6 +196,8 @@ impl Session {
                 biased;
                 message = inbox.next(channel) => {
                     if let Some(status) = self.hear_child(message)? {
+                        // COMMAND is gone; what it left behind and the plane can end side by side.
+                        self.plane.begin_end();
                         return Ok(status);
                     }
                 }
