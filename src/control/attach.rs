@@ -56,7 +56,7 @@ pub fn attach(mut attach: Attach, plane_main: PlaneMain) -> Result<u8, ControlEr
     };
     let target = Target::open(&path, attach.userns.as_deref()).map_err(NetnsError::from)?;
     let mut state = StateDir::create(None)?;
-    let mut plane = Plane::spawn(plane_main, attach.common.pcap.is_some())?;
+    let mut plane = Plane::spawn(plane_main, true)?;
     state.write("plane_pid", &plane.pid().to_string())?;
     let tap = fetch_tap(&attach, &target)?;
     drop(target);

@@ -19,19 +19,21 @@ const STOP_MS: u16 = 1000;
 pub struct Plane {
     process: process::Spawned,
     channel: Channel,
-    /// It writes a capture file, which it must be given time to finish.
-    capturing: bool,
+    /// It is asked to end instead of killed: it has a capture file to finish, or a tap in a namespace that outlives
+    /// it, and a ring that is killed lets go of its tap only some time after the process is gone.
+    orderly: bool,
     ending: bool,
     ended: Option<WaitStatus>,
 }
 
 impl Plane {
     /// Forks it. It lives in a session of its own, so that a terminal's ^C and ^Z pass it by, holds nothing but its
-    /// channel and standard error, and dies with us.
+    /// channel and standard error, and dies with us. An `orderly` one is asked to end when the time comes; another one
+    /// is killed, which is quicker.
     ///
     /// # Errors
     /// No room for a process or a socket.
-    pub fn spawn(main: PlaneMain, capturing: bool) -> Result<Self, ControlError> {
+    pub fn spawn(main: PlaneMain, orderly: bool) -> Result<Self, ControlError> {
         let (ours, theirs) = Channel::pair()?;
         let process = process::spawn(CloneFlags::empty(), move || {
             process::die_with_parent();
@@ -40,7 +42,7 @@ impl Plane {
             main(theirs)
         })
         .map_err(NetnsError::from)?;
-        Ok(Self { process, channel: ours, capturing, ending: false, ended: None })
+        Ok(Self { process, channel: ours, orderly, ending: false, ended: None })
     }
 
     /// Sends the first message: the tap and everything known so far.
@@ -122,7 +124,7 @@ impl Plane {
             return;
         }
         self.ending = true;
-        if self.capturing {
+        if self.orderly {
             let _ = self.channel.send(&ToPlane::Stop, &[]);
         } else {
             let _ = kill(self.process.pid, Signal::SIGKILL);
