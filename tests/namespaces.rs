@@ -169,7 +169,8 @@ fn a_capture_can_be_read() {
     let file = file.to_str().unwrap();
     let script = "curl -sS -m 20 -o /dev/null http://203.0.113.80/bytes/1000000";
     world.run(&["--pcap", file], script).ok();
-    let mut tcpdump = world.lab.host().command("tcpdump").unwrap();
+    // As root it would want to become another user.
+    let mut tcpdump = world.lab.host().command_as_user("tcpdump").unwrap();
     tcpdump.args(["-n", "-r", file]);
     let out = outcome("tcpdump -r", tcpdump).ok();
     let handshake = ["> 203.0.113.80.80: Flags [S]", "> 10.0.2.100.", "Flags [S.]", "GET /bytes/1000000"];

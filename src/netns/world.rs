@@ -24,6 +24,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 /// Ids mapped where the caller may map that many.
 const MANY_IDS: u32 = 65536;
@@ -37,6 +38,8 @@ pub struct World {
     mnt: OwnedFd,
     ids: u32,
     by_root: bool,
+    // Where the ordinary user lives when it is not a real one; made when first asked for.
+    ordinary: OnceLock<(u32, OwnedFd)>,
 }
 
 /// A network namespace of a [`World`].
@@ -64,7 +67,8 @@ pub enum Identity {
     /// Root of the world's user namespace, with every capability in it.
     WorldRoot,
     /// A user without any capability. Where root of the machine made the world this is really that user of the machine
-    /// (so setuid programs such as newuidmap work); else it is a one-id user namespace below the world's.
+    /// (so setuid programs such as newuidmap work); else all its commands share a one-id user namespace below the
+    /// world's, and there is one such user in a world.
     User(u32),
 }
 
@@ -221,7 +225,10 @@ impl World {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
         };
         let nets = fds.map(NetNs).collect();
-        Ok((Self { user, mnt, ids, by_root: nix::unistd::geteuid().is_root() }, nets))
+        Ok((
+            Self { user, mnt, ids, by_root: nix::unistd::geteuid().is_root(), ordinary: OnceLock::new() },
+            nets,
+        ))
     }
 
     /// The namespaces that process `pid` is in. They stay when it ends.
@@ -233,7 +240,10 @@ impl World {
         let map = fs::read_to_string(format!("/proc/{pid}/uid_map"))?;
         let ids = map.lines().filter_map(|l| l.split_whitespace().nth(2)?.parse::<u32>().ok());
         let ids = ids.fold(0, u32::saturating_add);
-        Ok((Self { user: open("user")?, mnt: open("mnt")?, ids, by_root: false }, NetNs(open("net")?)))
+        Ok((
+            Self { user: open("user")?, mnt: open("mnt")?, ids, by_root: false, ordinary: OnceLock::new() },
+            NetNs(open("net")?),
+        ))
     }
 
     /// How many ids are mapped: 1 for a user without sub-ids.
@@ -315,16 +325,36 @@ impl World {
         .map_err(fail("making a tap from /dev/net/tun (it should be mode 0666)"))
     }
 
+    /// The user namespace of the ordinary user `id` where that is no real user.
+    fn ordinary_namespace(&self, net: &NetNs, id: u32) -> io::Result<OwnedFd> {
+        if self.ordinary.get().is_none() {
+            let map = format!("{id} 0 1");
+            let made = self.fd_inside(net, || {
+                unshare(libc::CLONE_NEWUSER)?;
+                write_all(c"/proc/self/setgroups", b"deny")?;
+                write_all(c"/proc/self/uid_map", map.as_bytes())?;
+                write_all(c"/proc/self/gid_map", map.as_bytes())?;
+                open(c"/proc/self/ns/user", libc::O_RDONLY)
+            })?;
+            // Another thread may have been first: then ours is closed again.
+            let _ = self.ordinary.set((id, made));
+        }
+        match self.ordinary.get() {
+            Some((at, user)) if *at == id => user.try_clone(),
+            _ => Err(io::Error::other("a world has one ordinary user")),
+        }
+    }
+
     /// Makes `command` join the world and `net` before it is executed, as `who`; it is killed when the thread that
     /// spawned it ends. The working directory stays. The world must outlive the spawn.
-    pub fn enter(&self, net: &NetNs, who: Identity, command: &mut Command) -> io::Result<()> {
+    pub fn enter(&self, netns: &NetNs, who: Identity, command: &mut Command) -> io::Result<()> {
         // Copies, so that the closure owns what it uses.
         let user = self.user.try_clone()?;
         let mnt = self.mnt.try_clone()?;
-        let net = net.0.try_clone()?;
+        let net = netns.0.try_clone()?;
         let by_root = self.by_root;
-        let maps = match who {
-            Identity::User(id) if !by_root => Some(format!("{id} 0 1")),
+        let ordinary = match who {
+            Identity::User(id) if !by_root => Some(self.ordinary_namespace(netns, id)?),
             _ => None,
         };
         let join = move || -> Result<(), i32> {
@@ -337,13 +367,8 @@ impl World {
             }
             setns(net.as_raw_fd(), libc::CLONE_NEWNET)?;
             setns(mnt.as_raw_fd(), libc::CLONE_NEWNS)?;
-            match (who, &maps) {
-                (Identity::User(_), Some(map)) => {
-                    unshare(libc::CLONE_NEWUSER)?;
-                    write_all(c"/proc/self/setgroups", b"deny")?;
-                    write_all(c"/proc/self/uid_map", map.as_bytes())?;
-                    write_all(c"/proc/self/gid_map", map.as_bytes())?;
-                }
+            match (who, &ordinary) {
+                (Identity::User(_), Some(user)) => setns(user.as_raw_fd(), libc::CLONE_NEWUSER)?,
                 (Identity::User(id), None) => {
                     // SAFETY: no list is read for a length of 0; the others take integers.
                     unsafe {
