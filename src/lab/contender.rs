@@ -72,7 +72,8 @@ impl Contender {
             false => lab.host().command(program),
         };
         if *self == Self::Direct {
-            let holder = lab.host().spawn(command("sleep")?.arg("infinity"))?;
+            // Nobody's namespace is its own: only root of the lab may join it.
+            let holder = lab.host().spawn(lab.host().command("sleep")?.arg("infinity"))?;
             return lab.guest(holder.pid(), vec![holder]);
         }
         let resolv = lab.dir().join("guest-resolv.conf");
