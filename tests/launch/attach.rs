@@ -4,14 +4,20 @@ use crate::{Bench, eventually, read_until, run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::Read;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
-/// A process in namespaces of its own, of the lab's user.
+/// A shell of the lab's user, or of its root where each command of the user has a user namespace of its own: one of
+/// them could not see the next one's.
+fn shell(bench: &Bench, script: &str) -> Command {
+    if bench.lab.users_are_real() { bench.shell(script) } else { bench.root_shell(script) }
+}
+
+/// A process in namespaces of its own.
 struct Holder(Child);
 
 impl Holder {
     fn new(bench: &Bench) -> Self {
-        let mut command = bench.shell("exec unshare -rn sh -c 'echo up; exec cat'");
+        let mut command = shell(bench, "exec unshare -rn sh -c 'echo up; exec cat'");
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         read_until(child.stdout.as_mut().unwrap(), "up\n");
         Self(child)
@@ -32,7 +38,7 @@ impl Drop for Holder {
 /// `ringtap attach ARGS`, once it has said on its `--ready-fd` that the network works.
 fn attached(bench: &Bench, args: &str) -> Child {
     let script = format!("exec \"$R\" attach --ready-fd 3 {args} 3>&1 >/dev/null");
-    let mut child = bench.shell(&script).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = shell(bench, &script).stdout(Stdio::piped()).spawn().unwrap();
     // Exactly one byte, and then the descriptor is closed.
     let mut said = String::new();
     child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
@@ -95,7 +101,7 @@ fn it_ends_when_the_exit_descriptor_is_closed() {
     let holder = Holder::new(&bench);
     let script =
         format!("exec \"$R\" attach --ready-fd 3 --exit-fd 4 {} 4<&0 3>&1 >/dev/null", holder.0.id());
-    let mut child = bench.shell(&script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = shell(&bench, &script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     read_until(child.stdout.as_mut().unwrap(), "1");
     assert!(child.try_wait().unwrap().is_none());
     drop(child.stdin.take());
@@ -107,7 +113,7 @@ fn a_name_that_is_taken_is_refused() {
     let bench = Bench::new();
     let holder = Holder::new(&bench);
     let child = attached(&bench, &holder.0.id().to_string());
-    let said = run(bench.user(&["attach", &holder.0.id().to_string()]));
+    let said = run(shell(&bench, &format!("exec \"$R\" attach {}", holder.0.id())));
     assert_eq!(said.status, 1);
     assert!(said.err.contains("in use") && said.err.lines().count() == 1, "{said:?}");
     told_to_end(child);
