@@ -31,7 +31,7 @@ pub const HOST_SLOT: usize = 68 * 1024;
 pub const SMALL_SLOT: usize = 4096 + 512;
 /// Slots of each class that a plane has, unless configured otherwise: tap, host, small. The limits of the flows derive
 /// from them. Addresses only: a slot costs memory from its first use on.
-pub const DEFAULT_SLOTS: [u32; 3] = [128, 128, 4096];
+pub const DEFAULT_SLOTS: [u32; 3] = [256, 256, 4096];
 /// Payload of at most this many bytes is copied to a [`Class::Small`] slot on arrival.
 pub const SMALL_MAX: usize = 4096;
 

@@ -244,10 +244,11 @@ impl Stack {
         self.counters.drop(why);
     }
 
-    /// How many buffers of each class the arena has: what connections may hold follows from it. The default is 64
-    /// tap slots and 4096 small ones.
-    pub fn set_buffers(&mut self, tap_slots: u32, small_slots: u32) {
-        self.tcp.set_limits(tcp::TcpLimits::new(self.limits.flows, tap_slots, small_slots));
+    /// How many buffers the arena has, in the order tap, host, small: what connections may hold follows from it. The
+    /// default is [`crate::buf::DEFAULT_SLOTS`].
+    pub fn set_buffers(&mut self, slots: [u32; 3]) {
+        let [tap, host, small] = slots;
+        self.tcp.set_limits(tcp::TcpLimits::new(self.limits.flows, tap, host, small));
     }
 
     /// What a TCP connection is doing.

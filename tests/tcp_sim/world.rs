@@ -99,7 +99,7 @@ impl World {
         let arena = Arena::new(slots);
         let limits = Limits { flows: 1000 };
         let mut stack = Stack::new(net, Resolvers::default(), limits, [3; 32]);
-        stack.set_buffers(slots[0], slots[2]);
+        stack.set_buffers(slots);
         Self {
             stack,
             rng,

@@ -103,6 +103,8 @@ pub struct Conn {
     pub keyed: bool,
     /// Counted among those that do not stand yet.
     pub counted_half_open: bool,
+    /// Bytes for the guest as last counted into the [`Pool`].
+    pub counted_sending: usize,
     /// The guest's SYN offered window scaling.
     pub scaled: bool,
     /// Last sign of life, of the guest or of progress towards the host.
@@ -140,6 +142,7 @@ impl Conn {
             iss,
             keyed: true,
             counted_half_open: true,
+            counted_sending: 0,
             scaled: false,
             heard: now,
             unanswered: 0,
@@ -299,8 +302,9 @@ impl Conn {
             return;
         }
         let (bytes, buffers) = (self.snd.queued(), self.snd.buffers());
-        let full = bytes >= pool.limits.send_bytes || buffers >= pool.limits.send_buffers;
-        let low = bytes <= pool.limits.send_bytes / 2 && buffers <= pool.limits.send_buffers / 2;
+        let share = pool.send_share(self.counted_sending);
+        let full = bytes >= share || buffers >= pool.limits.send_buffers;
+        let low = bytes <= share / 2 && buffers <= pool.limits.send_buffers / 2;
         let want = if self.host.receiving { !full } else { low };
         let want = want && !self.host.eof && self.state != State::Closed;
         if want != self.host.receiving {

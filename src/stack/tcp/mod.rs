@@ -80,8 +80,8 @@ pub struct Engine {
 impl Engine {
     /// No connections yet. `secret` keys the initial sequence numbers (RFC 6528).
     pub fn new(secret: [u8; 16], max_flows: usize) -> Self {
-        let [tap_slots, _, small_slots] = DEFAULT_SLOTS;
-        let limits = TcpLimits::new(max_flows, tap_slots, small_slots);
+        let [tap_slots, host_slots, small_slots] = DEFAULT_SLOTS;
+        let limits = TcpLimits::new(max_flows, tap_slots, host_slots, small_slots);
         Self {
             table: Table::new(Kind::Tcp),
             keys: HashMap::default(),
@@ -95,6 +95,11 @@ impl Engine {
             half_open: VecDeque::new(),
             half_open_count: 0,
         }
+    }
+
+    /// The bounds in force.
+    pub fn limits(&self) -> &TcpLimits {
+        &self.pool.limits
     }
 
     /// Changes the bounds; they hold for what happens from now on.
@@ -237,6 +242,8 @@ impl Engine {
     /// After a change: frees what is over, lays to rest, counts orphans, moves the deadline.
     fn settle(&mut self, cx: &mut Cx<'_>, id: FlowId) {
         let Some(conn) = self.table.get_mut(id) else { return };
+        self.pool.sending = self.pool.sending - conn.counted_sending + conn.snd.queued();
+        conn.counted_sending = conn.snd.queued();
         if conn.counted_half_open && !conn.half_open() {
             conn.counted_half_open = false;
             self.half_open_count -= 1;
@@ -281,6 +288,7 @@ impl Engine {
     /// Takes a connection that is over out of every table.
     fn remove(&mut self, cx: &mut Cx<'_>, id: FlowId) {
         let Some(mut conn) = self.table.remove(id) else { return };
+        self.pool.sending -= conn.counted_sending;
         conn.snd.clear(cx);
         conn.rcv.clear(cx, &mut self.pool);
         if let Some(token) = conn.token {

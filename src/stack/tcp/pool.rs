@@ -1,7 +1,7 @@
 //! What all connections share: limits, how many buffers they hold together, and the budget of challenge
 //! acknowledgements.
 
-use super::tuning::{CHALLENGES_PER_SECOND, TcpLimits};
+use super::tuning::{CHALLENGES_PER_SECOND, SEND_FLOOR, TcpLimits};
 use crate::buf::{BufId, Class};
 use crate::flow::Time;
 use crate::stack::{Action, Cx};
@@ -49,6 +49,8 @@ pub struct Pool {
     pub limits: TcpLimits,
     /// Buffers held by all connections' receive sides.
     pub held: Held,
+    /// Bytes for the guest that all connections hold.
+    pub sending: usize,
     /// Connections whose host side is over.
     pub orphans: usize,
     second: u64,
@@ -58,7 +60,7 @@ pub struct Pool {
 impl Pool {
     /// Nothing held yet.
     pub fn new(limits: TcpLimits) -> Self {
-        Self { limits, held: Held::default(), orphans: 0, second: 0, challenges: 0 }
+        Self { limits, held: Held::default(), sending: 0, orphans: 0, second: 0, challenges: 0 }
     }
 
     /// Counts a buffer as held by `own`'s connection.
@@ -81,6 +83,13 @@ impl Pool {
         let free = self.limits.tap_slots.saturating_sub(others);
         // Half of it: the next flow that comes along finds as much.
         (free * 3 / 4).min(self.limits.flow_tap_slots)
+    }
+
+    /// Bytes for the guest that a connection may hold now, which holds `own` of them.
+    pub fn send_share(&self, own: usize) -> usize {
+        let others = self.sending.saturating_sub(own);
+        let free = self.limits.send_bytes_total.saturating_sub(others);
+        (free / 2).min(self.limits.send_bytes).max(SEND_FLOOR)
     }
 
     /// Small slots this connection may hold now.

@@ -2,6 +2,7 @@
 //!
 //! Protocol numbers that follow from an RFC stand beside their use; what is here could be otherwise.
 
+use crate::buf::HOST_SLOT;
 use std::time::Duration;
 
 /// Bounds on what connections may hold. Bytes unless said otherwise.
@@ -33,12 +34,15 @@ pub struct TcpLimits {
     pub send_bytes: usize,
     /// Buffers of such data.
     pub send_buffers: usize,
+    /// Such data of all connections together: each may hold half of what is free below this mark, so that guests'
+    /// programs which do not read leave the others something to receive into.
+    pub send_bytes_total: usize,
 }
 
 impl TcpLimits {
     /// Limits for an arena with this many slots of each class and at most `flows` connections. A quarter of the tap
     /// slots stays free for reading, whatever connections do.
-    pub fn new(flows: usize, tap_slots: u32, small_slots: u32) -> Self {
+    pub fn new(flows: usize, tap_slots: u32, host_slots: u32, small_slots: u32) -> Self {
         Self {
             flows,
             // A burst of a thousand connects at once is a benchmark, more is a flood.
@@ -53,6 +57,7 @@ impl TcpLimits {
             small_slots: (small_slots * 3 / 4).max(16),
             send_bytes: 1 << 20,
             send_buffers: 48,
+            send_bytes_total: host_slots as usize * HOST_SLOT * 3 / 4,
         }
     }
 }
@@ -68,6 +73,8 @@ pub const PACK_ALL_FROM: u32 = 8;
 /// Payload pieces held out of order.
 pub const MAX_OUT_OF_ORDER: usize = 256;
 
+/// What a connection may always hold for the guest, however many others hold theirs: one buffer's worth.
+pub const SEND_FLOOR: usize = 64 * 1024;
 /// One send to the host takes at most this many spans: `IOV_MAX` is far, but beyond a mebibyte nothing is gained.
 pub const SEND_SPANS: usize = 16;
 /// And at most this many bytes.

@@ -143,6 +143,31 @@ fn the_host_is_not_read_faster_than_the_guest_takes_it() {
 }
 
 #[test]
+fn guests_that_do_not_read_leave_others_something_to_receive_into() {
+    let mut w = World::new();
+    let total = w.engine.limits().send_bytes_total;
+    let mut held = 0;
+    let mut last = usize::MAX;
+    for port in 0..100 {
+        w.guest.set_port(50_000 + port);
+        let c = w.establish();
+        // The guest's window closes at once; the host sends all it may.
+        ack(&mut w, c, 0, &[], 0);
+        let mut got = 0;
+        while !w.flush().contains(&Action::Receive(c.id, false)) {
+            w.receive(c.id, 65536);
+            got += 65536;
+            assert!(got <= 2 << 20);
+        }
+        assert!(got <= last, "a later connection got more ({got}) than an earlier one ({last})");
+        last = got;
+        held += got;
+    }
+    assert_eq!(last, 65536);
+    assert!(held <= total + 100 * 65536, "{held} of {total}");
+}
+
+#[test]
 fn frames_join_buffers_and_short_ones_are_packed() {
     let mut w = World::new();
     let c = w.establish();
