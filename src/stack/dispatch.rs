@@ -248,7 +248,8 @@ impl Stack {
     }
 
     fn has_room(&self) -> bool {
-        self.tcp.len() + self.udp.live() + self.echo.live() + self.dns.live() < self.limits.flows
+        self.tcp.len() + self.udp.mappings().len() + self.echo.mappings().len() + self.dns.live()
+            < self.limits.flows
     }
 }
 

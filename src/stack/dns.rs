@@ -11,14 +11,14 @@
 //! [`MAX_KEPT`] queries and all together [`MAX_KEPT_ALL`]; those beyond are sent, but not sent again. With one resolver
 //! nothing is kept.
 
+use super::Cx;
 use super::action::{Action, Close, HostError, HostEvent, Open};
 use super::icmp_error::{self, Errors, Fault, Quote};
 use super::udp_emit::{Reply, emit};
 use super::udp_join::Out;
-use super::{Cx, FlowInfo};
 use crate::buf::{Span, SpanVec};
 use crate::flow::wheel::Token;
-use crate::flow::{DropReason, FlowCounters, FlowId, Kind, Table, Time, Wheel};
+use crate::flow::{DropReason, FlowCounters, FlowId, FlowInfo, Kind, Table, Time, Wheel};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -66,6 +66,9 @@ impl Client {
 
 struct Flow {
     client: SocketAddr,
+    /// The resolver asked last.
+    server: SocketAddr,
+    opened: Time,
     counters: FlowCounters,
 }
 
@@ -155,7 +158,12 @@ impl Engine {
         let id = match *slot {
             Some(id) => id,
             None => {
-                let id = self.flows.insert(Flow { client: guest, counters: FlowCounters::default() });
+                let id = self.flows.insert(Flow {
+                    client: guest,
+                    server: to,
+                    opened: cx.now,
+                    counters: FlowCounters::default(),
+                });
                 *slot = Some(id);
                 cx.counters.flows_opened += 1;
                 let bind = cx.net.outbound.for_dest(to.ip()).filter(|_| !to.ip().is_loopback());
@@ -165,6 +173,7 @@ impl Engine {
             }
         };
         if let Some(f) = self.flows.get_mut(id) {
+            f.server = to;
             f.counters.packets_up += 1;
             f.counters.bytes_up += u64::from(span.len);
         }
@@ -342,13 +351,30 @@ impl Engine {
         self.flows.len()
     }
 
-    /// What the sockets have carried, for queries.
+    /// One socket, for queries.
+    pub fn flow(&self, id: FlowId) -> Option<FlowInfo> {
+        self.flows.get(id).map(|f| self.info(id, f))
+    }
+
+    /// Every socket, for queries.
     pub fn flows(&self) -> impl Iterator<Item = FlowInfo> + '_ {
-        self.flows.iter().map(|(id, f)| FlowInfo {
+        self.flows.iter().map(|(id, f)| self.info(id, f))
+    }
+
+    fn info(&self, id: FlowId, f: &Flow) -> FlowInfo {
+        let client = self.clients.get(&f.client);
+        FlowInfo {
             id,
             guest: f.client,
-            remote: self.clients.get(&f.client).map(|c| c.dialled),
+            remote: client.map(|c| c.dialled),
+            host: Some(f.server),
+            state: "open",
+            opened: f.opened,
             counters: f.counters,
-        })
+            rtt: None,
+            queued_up: client.map_or(0, |c| c.kept.iter().map(|q| q.span.len as usize).sum()),
+            queued_down: 0,
+            memory: size_of::<Flow>() + size_of::<Client>(),
+        }
     }
 }

@@ -6,19 +6,16 @@
 //! that this causes come back with the sequence number of the request they are about: `ping -t` and `traceroute -I`
 //! work. A mapping ends after 60 s without traffic. Requests to our own addresses are answered on the spot.
 
-use super::action::{Action, Close, Datagrams, Emit, HostEvent, Open};
+use super::Cx;
+use super::action::{Action, Datagrams, Emit, HostEvent, Open};
 use super::icmp_error::{self, Errors, Quote};
-use super::remotes::Remotes;
-use super::{Cx, FlowInfo};
+use super::mappings::Mappings;
 use crate::buf::{Span, SpanVec};
-use crate::config::Filtering;
-use crate::flow::wheel::Token;
-use crate::flow::{DropReason, FlowCounters, FlowId, Kind, Table, Time, Wheel};
+use crate::flow::{DropReason, FlowId, Kind};
 use crate::wire::icmp::{self, Echo};
 use crate::wire::ip::IpOut;
 use crate::wire::{Gso, Ip};
 use arrayvec::ArrayVec;
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -65,52 +62,36 @@ impl Request {
     }
 }
 
-struct Mapping {
-    guest: IpAddr,
-    id: u16,
-    remotes: Remotes,
-    deadline: Time,
-    token: Token,
-    counters: FlowCounters,
-}
-
 /// All echo mappings of one guest.
 pub struct Engine {
-    table: Table<Mapping>,
-    by_guest: HashMap<(IpAddr, u16), FlowId, ahash::RandomState>,
-    timers: Wheel<FlowId>,
+    mappings: Mappings<()>,
     next_id: u16,
 }
 
 impl Default for Engine {
     fn default() -> Self {
-        Self {
-            table: Table::new(Kind::Ping),
-            by_guest: HashMap::default(),
-            timers: Wheel::default(),
-            next_id: 1,
-        }
+        Self { mappings: Mappings::new(Kind::Ping), next_id: 1 }
     }
 }
 
 impl Engine {
     /// A request from the guest; its buffer belongs to the engine. `room` says whether a new mapping may be made.
     pub fn request(&mut self, cx: &mut Cx<'_>, r: &Request, room: bool) {
-        let flow = match self.by_guest.get(&(r.guest, r.id)) {
-            Some(flow) => Some(*flow),
-            None if room => Some(self.open(cx, r)),
-            None => None,
+        let guest = SocketAddr::new(r.guest, r.id);
+        let flow = match self.mappings.find(guest) {
+            None if room => {
+                let socket = Open::Ping { sample: r.to, bind: cx.net.outbound.for_dest(r.to) };
+                Some(self.mappings.open(cx, guest, IDLE, socket, ()))
+            }
+            found => found,
         };
-        let Some((flow, m)) = flow.and_then(|flow| Some((flow, self.table.get_mut(flow)?))) else {
+        let Some((flow, m)) = flow.and_then(|flow| Some((flow, self.mappings.get_mut(flow)?))) else {
             cx.drop(DropReason::NoRoom);
             cx.act(Action::Release(r.payload.buf));
             return;
         };
         let to = SocketAddr::new(r.to, 0);
-        m.remotes.note(to, SocketAddr::new(r.dialled, 0));
-        m.deadline = cx.now + IDLE;
-        m.counters.packets_up += 1;
-        m.counters.bytes_up += u64::from(r.payload.len);
+        m.sent(cx.now, IDLE, to, SocketAddr::new(r.dialled, 0), r.payload.len);
         let echo = Echo { reply: false, id: r.id, seq: r.seq };
         cx.act(Action::SendDatagrams(
             flow,
@@ -154,24 +135,6 @@ impl Engine {
         cx.act(Action::Emit(Emit { head, spans, csum: Some(csum), gso: Gso::None }));
     }
 
-    fn open(&mut self, cx: &mut Cx<'_>, r: &Request) -> FlowId {
-        let deadline = cx.now + IDLE;
-        let timers = &mut self.timers;
-        let flow = self.table.insert_with(|flow| Mapping {
-            guest: r.guest,
-            id: r.id,
-            remotes: Remotes::default(),
-            deadline,
-            token: timers.insert(deadline, flow),
-            counters: FlowCounters::default(),
-        });
-        self.by_guest.insert((r.guest, r.id), flow);
-        cx.counters.flows_opened += 1;
-        cx.act(Action::Open(flow, Open::Ping { sample: r.to, bind: cx.net.outbound.for_dest(r.to) }));
-        cx.act(Action::Receive(flow, true));
-        flow
-    }
-
     /// Something happened on a mapping's socket.
     pub fn host(&mut self, cx: &mut Cx<'_>, errors: &mut Errors, flow: FlowId, event: &HostEvent) {
         match *event {
@@ -196,73 +159,36 @@ impl Engine {
             // No ping socket could be made: net.ipv4.ping_group_range does not include us.
             HostEvent::ConnectFailed(_) | HostEvent::ReceiveFailed(_) => {
                 cx.drop(DropReason::HostRefused);
-                self.close(cx, flow);
+                self.mappings.close(cx, flow);
             }
             ref other => super::release_of(cx, other),
         }
     }
 
     fn quote(&self, flow: FlowId, to: SocketAddr, seq: u16) -> Option<Quote> {
-        let m = self.table.get(flow)?;
+        let m = self.mappings.get(flow)?;
         let dialled = m.remotes.dialled(SocketAddr::new(to.ip(), 0))?.ip();
-        Some(Quote::Echo { from: m.guest, to: dialled, id: m.id, seq })
+        Some(Quote::Echo { from: m.guest.ip(), to: dialled, id: m.guest.port(), seq })
     }
 
     fn reply(&mut self, cx: &mut Cx<'_>, flow: FlowId, from: IpAddr, seq: u16, data: Span, ttl: u8) {
-        let Some(m) = self.table.get_mut(flow) else { return };
-        let source = match (m.remotes.sees(SocketAddr::new(from, 0)), cx.net.filtering) {
-            (Some(dialled), _) => dialled,
-            (None, Filtering::EndpointIndependent) => cx.nat.guest_sees(from),
-            (None, Filtering::AddressDependent) => return cx.drop(DropReason::Filtered),
-        };
-        if source.is_ipv6() != m.guest.is_ipv6() {
-            return cx.drop(DropReason::Filtered);
-        }
-        m.deadline = cx.now + IDLE;
-        m.counters.packets_down += 1;
-        m.counters.bytes_down += u64::from(data.len);
-        let (guest, echo) = (m.guest, Echo { reply: true, id: m.id, seq });
+        let Some(m) = self.mappings.get_mut(flow) else { return };
+        let Some(source) = m.admit(cx, SocketAddr::new(from, 0)) else { return };
+        m.arrived(cx.now, IDLE, data.len);
+        let (guest, echo) = (m.guest.ip(), Echo { reply: true, id: m.guest.port(), seq });
         // One hop less than it arrived with, as from any router.
         self.emit(cx, (source, guest), &echo, (ttl.saturating_sub(1).max(1), 0), data);
     }
 
     /// Time has passed.
     pub fn timeout(&mut self, cx: &mut Cx<'_>) {
-        while let Some(flow) = self.timers.pop_expired(cx.now) {
-            let Some(m) = self.table.get_mut(flow) else { continue };
-            if m.deadline <= cx.now {
-                self.close(cx, flow);
-            } else {
-                m.token = self.timers.insert(m.deadline, flow);
-            }
+        while let Some(flow) = self.mappings.expired(cx.now) {
+            self.mappings.close(cx, flow);
         }
     }
 
-    fn close(&mut self, cx: &mut Cx<'_>, flow: FlowId) {
-        let Some(m) = self.table.remove(flow) else { return };
-        self.timers.cancel(m.token);
-        self.by_guest.remove(&(m.guest, m.id));
-        cx.counters.flows_closed += 1;
-        cx.act(Action::Close(flow, Close::Orderly));
-    }
-
-    /// The earliest deadline.
-    pub fn next_deadline(&self) -> Option<Time> {
-        self.timers.next_deadline()
-    }
-
-    /// Live mappings.
-    pub fn live(&self) -> usize {
-        self.table.len()
-    }
-
-    /// What the mappings have carried, for queries. The guest's port is the identifier.
-    pub fn flows(&self) -> impl Iterator<Item = FlowInfo> + '_ {
-        self.table.iter().map(|(id, m)| FlowInfo {
-            id,
-            guest: SocketAddr::new(m.guest, m.id),
-            remote: m.remotes.last(),
-            counters: m.counters,
-        })
+    /// The mappings. The port of a guest's end is the identifier.
+    pub fn mappings(&self) -> &Mappings<()> {
+        &self.mappings
     }
 }

@@ -27,6 +27,7 @@ pub mod echo;
 mod icmp;
 pub mod icmp_error;
 pub mod link;
+mod mappings;
 mod ndp;
 mod ra;
 pub mod reassembly;
@@ -45,13 +46,12 @@ pub use cx::Cx;
 
 use crate::buf::Span;
 use crate::config::{Network, Resolvers};
-use crate::flow::{FlowCounters, FlowId, Kind, PlaneCounters, Time};
+use crate::flow::{FlowId, FlowInfo, Kind, PlaneCounters, Time};
 use crate::nat::Policy;
 use crate::wire::Gso;
 use siphasher::sip::SipHasher13;
 use std::collections::VecDeque;
 use std::hash::Hasher;
-use std::net::SocketAddr;
 
 /// Bounds on what one guest can make the stack hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,19 +71,6 @@ impl Default for Limits {
 pub struct FrameMeta {
     /// Segmentation the guest left to us: a TCP super-frame needs none here; datagrams of a USO frame have this size.
     pub gso: Gso,
-}
-
-/// One live flow, as queries see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlowInfo {
-    /// Its name; says the kind, too.
-    pub id: FlowId,
-    /// The guest's end. For echo the port is the identifier.
-    pub guest: SocketAddr,
-    /// The other end as the guest dialled it; the latest, where there are several.
-    pub remote: Option<SocketAddr>,
-    /// What it has carried.
-    pub counters: FlowCounters,
 }
 
 /// The stack of one guest.
@@ -200,8 +187,8 @@ impl Stack {
     pub fn poll_timeout(&self) -> Option<Time> {
         [
             self.tcp.next_deadline(),
-            self.udp.next_deadline(),
-            self.echo.next_deadline(),
+            self.udp.mappings().next_deadline(),
+            self.echo.mappings().next_deadline(),
             self.dns.next_deadline(),
             self.fragments.next_deadline(),
             self.ra.next_deadline(),
@@ -224,9 +211,20 @@ impl Stack {
         self.ra.set_routable(&mut cx, &self.resolvers.search, routable);
     }
 
-    /// Every live datagram flow, for queries; never for the hot path.
+    /// Every live flow, for queries; never for the hot path.
     pub fn flows(&self) -> impl Iterator<Item = FlowInfo> + '_ {
-        self.udp.flows().chain(self.echo.flows()).chain(self.dns.flows())
+        let datagrams = self.udp.mappings().flows().chain(self.echo.mappings().flows());
+        self.tcp.flows().chain(datagrams).chain(self.dns.flows())
+    }
+
+    /// One flow, if it is alive.
+    pub fn flow(&self, id: FlowId) -> Option<FlowInfo> {
+        match id.kind() {
+            Kind::Tcp => self.tcp.flow(id),
+            Kind::Udp => self.udp.mappings().flow(id),
+            Kind::Ping => self.echo.mappings().flow(id),
+            Kind::Dns => self.dns.flow(id),
+        }
     }
 
     /// The bounds in force.
@@ -249,16 +247,6 @@ impl Stack {
     pub fn set_buffers(&mut self, slots: [u32; 3]) {
         let [tap, host, small] = slots;
         self.tcp.set_limits(tcp::TcpLimits::new(self.limits.flows, tap, host, small));
-    }
-
-    /// What a TCP connection is doing.
-    pub fn tcp_flow(&self, id: FlowId) -> Option<tcp::FlowInfo> {
-        self.tcp.flow(id)
-    }
-
-    /// What every TCP connection is doing. For queries, never for the hot path.
-    pub fn tcp_flows(&self) -> impl Iterator<Item = tcp::FlowInfo> {
-        self.tcp.flows()
     }
 
     /// Counters so far.

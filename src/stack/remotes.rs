@@ -55,9 +55,14 @@ impl Remotes {
         self.list.iter().filter(|r| same_end(r.host, host)).max_by_key(|r| r.used).map(|r| r.dialled)
     }
 
-    /// The remote spoken to last, as dialled.
-    pub fn last(&self) -> Option<SocketAddr> {
-        self.list.iter().max_by_key(|r| r.used).map(|r| r.dialled)
+    /// The remote spoken to last, on the host's side and as dialled.
+    pub fn last(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.list.iter().max_by_key(|r| r.used).map(|r| (r.host, r.dialled))
+    }
+
+    /// Bytes of memory on the heap.
+    pub fn heap(&self) -> usize {
+        if self.list.spilled() { self.list.capacity() * size_of::<Remote>() } else { 0 }
     }
 }
 
@@ -99,6 +104,6 @@ mod tests {
         assert_eq!(r.list.len(), MAX);
         assert!(r.dialled(at("192.0.2.1:1")).is_some());
         assert!(r.dialled(at("192.0.2.1:2")).is_none());
-        assert_eq!(r.last(), Some(at("198.51.100.1:9")));
+        assert_eq!(r.last(), Some((at("198.51.100.1:9"), at("198.51.100.1:9"))));
     }
 }

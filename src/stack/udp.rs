@@ -3,25 +3,22 @@
 //! Theory of operation. The first datagram from a guest address and port opens a host socket (endpoint-independent
 //! mapping, RFC 4787); every further one goes out of the same. [`super::udp_join`] holds datagrams back until the end
 //! of the batch to send equal ones together. What comes back is filtered by address (RFC 4787 section 5) where the
-//! network says so, gets the source address that the guest dialled ([`super::remotes`]), and leaves as a USO
+//! network says so, gets the source address that the guest dialled ([`super::mappings`]), and leaves as a USO
 //! super-frame when the host's `UDP_GRO` delivered several at once ([`super::udp_emit`]).
 //!
 //! A mapping lives 240 s after its last datagram in either direction, and 10 s after an answer when it has only ever
 //! spoken to port 53 (`facts/slirp4netns.md`, section 4.2). Limits: mappings by [`super::Limits`], remotes per mapping by
 //! [`super::remotes::MAX`].
 
-use super::action::{Action, Close, HostEvent, Open};
+use super::Cx;
+use super::action::{Action, HostEvent, Open};
 use super::icmp_error::{self, Errors, Quote};
-use super::remotes::Remotes;
+use super::mappings::Mappings;
 use super::udp_emit::{Reply, emit};
 use super::udp_join::{Group, Out, send_super};
-use super::{Cx, FlowInfo};
 use crate::buf::Span;
-use crate::config::Filtering;
-use crate::flow::wheel::Token;
-use crate::flow::{DropReason, FlowCounters, FlowId, Kind, Table, Time, Wheel};
+use crate::flow::{DropReason, FlowId, Kind};
 use crate::wire::Gso;
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -45,21 +42,15 @@ pub struct FromGuest {
     pub gso: Gso,
 }
 
-struct Mapping {
-    guest: SocketAddr,
-    remotes: Remotes,
+/// What a UDP mapping holds besides.
+pub struct More {
     only_dns: bool,
     held: Option<Group>,
-    deadline: Time,
-    token: Token,
-    counters: FlowCounters,
 }
 
 /// All UDP mappings of one guest.
 pub struct Engine {
-    table: Table<Mapping>,
-    by_guest: HashMap<SocketAddr, FlowId, ahash::RandomState>,
-    timers: Wheel<FlowId>,
+    mappings: Mappings<More>,
     /// Mappings with datagrams held back, in the order in which they began to.
     holding: Vec<FlowId>,
     /// IPv4 identification of the next datagram to the guest; never 0, for it may be fragmented.
@@ -68,21 +59,15 @@ pub struct Engine {
 
 impl Default for Engine {
     fn default() -> Self {
-        Self {
-            table: Table::new(Kind::Udp),
-            by_guest: HashMap::default(),
-            timers: Wheel::default(),
-            holding: Vec::new(),
-            next_id: 1,
-        }
+        Self { mappings: Mappings::new(Kind::Udp), holding: Vec::new(), next_id: 1 }
     }
 }
 
 impl Engine {
     /// A datagram from the guest; its buffer belongs to the engine. `room` says whether a new mapping may be made.
     pub fn send(&mut self, cx: &mut Cx<'_>, d: &FromGuest, room: bool) {
-        let id = match self.by_guest.get(&d.guest) {
-            Some(id) => *id,
+        let id = match self.mappings.find(d.guest) {
+            Some(id) => id,
             None if room => self.open(cx, d),
             None => {
                 cx.drop(DropReason::NoRoom);
@@ -90,15 +75,13 @@ impl Engine {
                 return;
             }
         };
-        let Some(m) = self.table.get_mut(id) else {
+        let Some(m) = self.mappings.get_mut(id) else {
             cx.act(Action::Release(d.payload.buf));
             return;
         };
-        m.remotes.note(d.out.to, d.dialled);
+        m.sent(cx.now, IDLE, d.out.to, d.dialled, d.payload.len);
+        let m = &mut m.more;
         m.only_dns &= d.dialled.port() == 53;
-        m.deadline = cx.now + IDLE;
-        m.counters.packets_up += 1;
-        m.counters.bytes_up += u64::from(d.payload.len);
         match d.gso {
             Gso::Udp { size } if size > 0 && u32::from(size) < d.payload.len => {
                 if let Some(group) = m.held.take() {
@@ -124,29 +107,15 @@ impl Engine {
     }
 
     fn open(&mut self, cx: &mut Cx<'_>, d: &FromGuest) -> FlowId {
-        let deadline = cx.now + IDLE;
-        let timers = &mut self.timers;
-        let id = self.table.insert_with(|id| Mapping {
-            guest: d.guest,
-            remotes: Remotes::default(),
-            only_dns: true,
-            held: None,
-            deadline,
-            token: timers.insert(deadline, id),
-            counters: FlowCounters::default(),
-        });
-        self.by_guest.insert(d.guest, id);
-        cx.counters.flows_opened += 1;
         let bind = cx.net.outbound.for_dest(d.out.to.ip()).filter(|_| !d.out.to.ip().is_loopback());
-        cx.act(Action::Open(id, Open::Udp { sample: d.out.to, bind }));
-        cx.act(Action::Receive(id, true));
-        id
+        let socket = Open::Udp { sample: d.out.to, bind };
+        self.mappings.open(cx, d.guest, IDLE, socket, More { only_dns: true, held: None })
     }
 
     /// The batch is over: what was held back goes out.
     pub fn end_batch(&mut self, cx: &mut Cx<'_>) {
         for id in self.holding.drain(..) {
-            if let Some(group) = self.table.get_mut(id).and_then(|m| m.held.take()) {
+            if let Some(group) = self.mappings.get_mut(id).and_then(|m| m.more.held.take()) {
                 group.send(cx, id);
             }
         }
@@ -181,7 +150,7 @@ impl Engine {
     }
 
     fn quote(&self, id: FlowId, to: SocketAddr) -> Option<Quote> {
-        let m = self.table.get(id)?;
+        let m = self.mappings.get(id)?;
         Some(Quote::Udp(m.guest, m.remotes.dialled(to)?))
     }
 
@@ -194,70 +163,36 @@ impl Engine {
         segment: Option<u16>,
         tos: u8,
     ) {
-        let Some(m) = self.table.get_mut(id) else { return };
-        let known = m.remotes.sees(from);
-        let source = match (cx.net.filtering, known) {
-            (_, Some(dialled)) => dialled,
-            (Filtering::EndpointIndependent, None) => cx.nat.guest_sees(from.ip()),
-            (Filtering::AddressDependent, None) => return cx.drop(DropReason::Filtered),
-        };
-        if source.is_ipv4() != m.guest.is_ipv4() {
-            return cx.drop(DropReason::Filtered);
-        }
-        if m.only_dns {
+        let Some(m) = self.mappings.get_mut(id) else { return };
+        let Some(source) = m.admit(cx, from) else { return };
+        let guest = m.guest;
+        if m.more.only_dns {
             // The shorter life must be armed at once; a longer one is found when the timer fires.
-            m.deadline = cx.now + IDLE_DNS;
-            self.timers.cancel(m.token);
-            m.token = self.timers.insert(m.deadline, id);
+            m.arrived(cx.now, IDLE_DNS, data.len);
+            self.mappings.rearm(id);
         } else {
-            m.deadline = cx.now + IDLE;
+            m.arrived(cx.now, IDLE, data.len);
         }
-        m.counters.packets_down += 1;
-        m.counters.bytes_down += u64::from(data.len);
-        let reply = Reply { from: SocketAddr::new(source, from.port()), to: m.guest, data, segment, tos };
+        let reply = Reply { from: SocketAddr::new(source, from.port()), to: guest, data, segment, tos };
         emit(cx, &mut self.next_id, &reply);
     }
 
     /// Time has passed.
     pub fn timeout(&mut self, cx: &mut Cx<'_>) {
-        while let Some(id) = self.timers.pop_expired(cx.now) {
-            let Some(m) = self.table.get_mut(id) else { continue };
-            if m.deadline <= cx.now {
-                self.close(cx, id);
-            } else {
-                m.token = self.timers.insert(m.deadline, id);
-            }
+        while let Some(id) = self.mappings.expired(cx.now) {
+            self.close(cx, id);
         }
     }
 
     fn close(&mut self, cx: &mut Cx<'_>, id: FlowId) {
-        let Some(m) = self.table.remove(id) else { return };
-        if let Some(group) = m.held {
+        if let Some(group) = self.mappings.get_mut(id).and_then(|m| m.more.held.take()) {
             group.send(cx, id);
         }
-        self.timers.cancel(m.token);
-        self.by_guest.remove(&m.guest);
-        cx.counters.flows_closed += 1;
-        cx.act(Action::Close(id, Close::Orderly));
+        self.mappings.close(cx, id);
     }
 
-    /// The earliest deadline.
-    pub fn next_deadline(&self) -> Option<Time> {
-        self.timers.next_deadline()
-    }
-
-    /// Live mappings.
-    pub fn live(&self) -> usize {
-        self.table.len()
-    }
-
-    /// What the mappings have carried, for queries.
-    pub fn flows(&self) -> impl Iterator<Item = FlowInfo> + '_ {
-        self.table.iter().map(|(id, m)| FlowInfo {
-            id,
-            guest: m.guest,
-            remote: m.remotes.last(),
-            counters: m.counters,
-        })
+    /// The mappings.
+    pub fn mappings(&self) -> &Mappings<More> {
+        &self.mappings
     }
 }

@@ -146,7 +146,7 @@ impl World {
     }
 
     fn report(&self) -> String {
-        let flows: Vec<_> = self.stack.tcp_flows().collect();
+        let flows: Vec<_> = self.stack.flows().collect();
         format!("{flows:#?} {:#?}", self.guest.apps)
     }
 
@@ -336,7 +336,7 @@ impl World {
 
     fn open(&mut self, id: FlowId) {
         // Flows are told apart by the order of their first SYN, so ask the stack who this is.
-        let port = self.stack.tcp_flow(id).expect("a live flow").guest.port();
+        let port = self.stack.flow(id).expect("a live flow").guest.port();
         let peer = self.peers.get(&port).expect("a known port").clone();
         let delay = self.rng.range(1, peer.delay);
         self.socks.insert(id, Sock::new(peer, u64::from(port - 40_000)));

@@ -21,6 +21,7 @@ use crate::flow::wheel::Token;
 use crate::flow::{FlowCounters, FlowId, Time};
 use crate::stack::{Action, Close, Cx, HostError, HostEvent};
 use crate::wire::tcp::Options;
+use std::net::SocketAddr;
 
 /// Where the guest's side of a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +64,8 @@ pub enum Socket {
 /// The host's side of a connection.
 #[derive(Debug)]
 pub struct Host {
+    /// Where it leads. `None` for a connection that came from the host's side.
+    pub remote: Option<SocketAddr>,
     /// The socket.
     pub socket: Socket,
     /// It sends no more.
@@ -107,6 +110,8 @@ pub struct Conn {
     pub counted_sending: usize,
     /// The guest's SYN offered window scaling.
     pub scaled: bool,
+    /// When it began.
+    pub opened: Time,
     /// Last sign of life, of the guest or of progress towards the host.
     pub heard: Time,
     /// Probes since then.
@@ -127,6 +132,7 @@ impl Conn {
             key,
             state,
             host: Host {
+                remote: None,
                 socket: Socket::Connecting,
                 eof: false,
                 shutdown: false,
@@ -144,6 +150,7 @@ impl Conn {
             counted_half_open: true,
             counted_sending: 0,
             scaled: false,
+            opened: now,
             heard: now,
             unanswered: 0,
             token: None,

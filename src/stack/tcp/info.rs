@@ -1,48 +1,42 @@
 //! What can be said about a live connection to a person.
 
 use super::conn::{Conn, State};
-use crate::flow::{FlowCounters, FlowId};
-use std::net::SocketAddr;
-use std::time::Duration;
+use crate::flow::FlowInfo;
 
-/// One connection, as `ringtap flows` shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FlowInfo {
-    /// Its name.
-    pub id: FlowId,
-    /// Where the guest's side stands.
-    pub state: State,
-    /// The guest's address.
-    pub guest: SocketAddr,
-    /// The other end, as the guest sees it.
-    pub remote: SocketAddr,
-    /// What it has carried.
-    pub counters: FlowCounters,
-    /// Smoothed round-trip time to the guest, once measured.
-    pub rtt: Option<Duration>,
-    /// Bytes from the guest that the host has not taken.
-    pub queued_up: usize,
-    /// Bytes from the host that the guest has not acknowledged.
-    pub queued_down: usize,
-    /// Congestion window towards the guest, in bytes.
-    pub cwnd: u32,
-    /// Memory of the connection in bytes, without buffers.
-    pub memory: usize,
+impl Conn {
+    /// What it is doing.
+    pub fn info(&self) -> FlowInfo {
+        FlowInfo {
+            id: self.id,
+            guest: self.key.guest,
+            remote: Some(self.key.remote),
+            host: self.host.remote,
+            state: self.state.name(),
+            opened: self.opened,
+            counters: self.counters,
+            rtt: self.snd.rtt.smoothed(),
+            queued_up: self.rcv.queued(),
+            queued_down: self.snd.queued(),
+            memory: size_of::<Self>() + self.snd.heap() + self.rcv.heap(),
+        }
+    }
 }
 
-impl FlowInfo {
-    pub(super) fn of(conn: &Conn) -> Self {
-        Self {
-            id: conn.id,
-            state: conn.state,
-            guest: conn.key.guest,
-            remote: conn.key.remote,
-            counters: conn.counters,
-            rtt: conn.snd.rtt.smoothed(),
-            queued_up: conn.rcv.queued(),
-            queued_down: conn.snd.queued(),
-            cwnd: conn.snd.congestion().1,
-            memory: size_of::<Conn>() + conn.snd.heap() + conn.rcv.heap(),
+impl State {
+    /// Its name, as RFC 9293 section 3.3.2 writes them but in small letters.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::SynSent => "syn-sent",
+            Self::SynReceived => "syn-received",
+            Self::Established => "established",
+            Self::FinWait1 => "fin-wait-1",
+            Self::FinWait2 => "fin-wait-2",
+            Self::CloseWait => "close-wait",
+            Self::Closing => "closing",
+            Self::LastAck => "last-ack",
+            Self::TimeWait => "time-wait",
+            Self::Closed => "closed",
         }
     }
 }

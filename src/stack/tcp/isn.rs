@@ -42,14 +42,8 @@ fn write_addr(h: &mut SipHasher13, addr: SocketAddr) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::key::tests::key;
     use super::*;
-
-    fn key(port: u16) -> Key {
-        Key {
-            guest: SocketAddr::from(([10, 0, 2, 100], port)),
-            remote: SocketAddr::from(([192, 0, 2, 1], 80)),
-        }
-    }
 
     #[test]
     fn numbers_rise_with_time_and_hide_behind_the_secret() {

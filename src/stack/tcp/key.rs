@@ -22,3 +22,16 @@ impl Key {
         if self.v6() { 40 } else { 20 }
     }
 }
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// A guest's connection from `port`.
+    pub fn key(port: u16) -> Key {
+        Key {
+            guest: SocketAddr::from(([10, 0, 2, 100], port)),
+            remote: SocketAddr::from(([192, 0, 2, 1], 80)),
+        }
+    }
+}

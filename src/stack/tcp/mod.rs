@@ -41,7 +41,6 @@ mod tuning;
 mod tests;
 
 pub use conn::State;
-pub use info::FlowInfo;
 pub use tuning::TcpLimits;
 
 use self::conn::{Conn, Socket};
@@ -53,7 +52,7 @@ use self::seq::Seq;
 use super::icmp_error::Errors;
 use super::{Action, Cx, HostEvent};
 use crate::buf::{DEFAULT_SLOTS, Span};
-use crate::flow::{DropReason, FlowId, Kind, Table, Time, Wheel};
+use crate::flow::{DropReason, FlowId, FlowInfo, Kind, Table, Time, Wheel};
 use crate::wire::icmp::Quoted;
 use crate::wire::tcp::Flags;
 use crate::wire::{Ip, Tcp};
@@ -340,11 +339,11 @@ impl Engine {
 
     /// What this connection is doing.
     pub fn flow(&self, id: FlowId) -> Option<FlowInfo> {
-        self.table.get(id).map(FlowInfo::of)
+        self.table.get(id).map(Conn::info)
     }
 
     /// What every live connection is doing. For queries, never for the hot path.
-    pub fn flows(&self) -> impl Iterator<Item = FlowInfo> {
-        self.table.iter().map(|(_, conn)| FlowInfo::of(conn))
+    pub fn flows(&self) -> impl Iterator<Item = FlowInfo> + '_ {
+        self.table.iter().map(|(_, conn)| conn.info())
     }
 }

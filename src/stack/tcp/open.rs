@@ -63,6 +63,7 @@ impl Engine {
         if let Some(conn) = self.table.get_mut(id) {
             conn.read_syn(cx, &self.pool.limits, Seq(tcp.seq), tcp.window, &tcp.options);
             conn.host.next_resolver = next_resolver;
+            conn.host.remote = Some(target);
         }
         open_socket(cx, id, target);
         self.bound_half_open(cx);
@@ -167,6 +168,7 @@ impl Engine {
             self.wheel.cancel(token);
         }
         conn.host.socket = Socket::Connecting;
+        conn.host.remote = Some(server);
         conn.host.next_resolver = conn.host.next_resolver.map(|n| n + 1);
         conn.dirty = false;
         let key = conn.key;

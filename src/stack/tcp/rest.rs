@@ -103,15 +103,8 @@ impl Resting {
 
 #[cfg(test)]
 mod tests {
+    use super::super::key::tests::key;
     use super::*;
-    use std::net::SocketAddr;
-
-    fn key(port: u16) -> Key {
-        Key {
-            guest: SocketAddr::from(([10, 0, 2, 100], port)),
-            remote: SocketAddr::from(([192, 0, 2, 1], 80)),
-        }
-    }
 
     #[test]
     fn tuples_expire_in_turn_and_renewed_ones_later() {

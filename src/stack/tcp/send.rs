@@ -79,7 +79,8 @@ pub struct Sender {
     recover: Seq,
     forced: bool,
     dupacks: u32,
-    cwnd: u32,
+    /// Congestion window, bytes.
+    pub cwnd: u32,
     ssthresh: u32,
     /// Round-trip times.
     pub rtt: Rtt,
@@ -151,11 +152,6 @@ impl Sender {
     /// Bytes of memory on the heap.
     pub fn heap(&self) -> usize {
         self.queue.heap()
-    }
-
-    /// Recovery's state, and the congestion window in bytes.
-    pub const fn congestion(&self) -> (Phase, u32) {
-        (self.phase, self.cwnd)
     }
 
     /// Bytes from the host; the buffer is kept until acknowledged.

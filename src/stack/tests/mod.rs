@@ -5,6 +5,7 @@
 
 mod dhcp;
 mod dns;
+mod flows;
 mod fragments;
 mod icmp;
 mod link;
@@ -14,7 +15,7 @@ mod udp;
 use super::{Action, Datagrams, Emit, FrameMeta, HostEvent, Limits, Open, Stack};
 use crate::buf::{BufId, Class, Span};
 use crate::config::{Network, Resolvers};
-use crate::flow::{DropReason, FlowId, Time};
+use crate::flow::{DropReason, FlowId, Kind, Time};
 use crate::wire::ip::IpOut;
 use crate::wire::segment::{self, Caps, Scratch};
 use crate::wire::{self, Frame, Gso, Mac, Net, checksum, ip, parse};

@@ -43,6 +43,7 @@ fn one_mapping_serves_all_destinations_of_a_port() {
         assert_eq!(frame.dst_mac, GUEST);
         let info: Vec<_> = w.stack.flows().collect();
         assert_eq!((info.len(), info[0].guest, info[0].remote), (1, at(guest), Some(at(b))));
+        assert_eq!((info[0].host, info[0].state, w.stack.flow(flow)), (Some(at(b)), "open", Some(info[0])));
         assert_eq!((info[0].counters.packets_up, info[0].counters.bytes_down), (2, 6));
         assert_eq!(w.held(), 0);
     }

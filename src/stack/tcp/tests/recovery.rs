@@ -35,9 +35,9 @@ fn a_reported_gap_is_sent_again_at_once_and_only_once() {
     assert!(segments(&ack(&mut w, c, gap, &[(end, 250_000)], 65535)).is_empty());
     assert!(segments(&ack(&mut w, c, 250_000, &[], 65535)).is_empty());
     assert!(w.live.is_empty());
-    let info = w.engine.flow(c.id).unwrap();
-    assert_eq!(info.counters.retransmits, 1);
-    assert!(info.cwnd < 1 << 20, "loss halves the congestion window: {}", info.cwnd);
+    let conn = w.engine.table.get(c.id).unwrap();
+    assert_eq!(conn.counters.retransmits, 1);
+    assert!(conn.snd.cwnd < 1 << 20, "loss halves the congestion window: {}", conn.snd.cwnd);
 }
 
 #[test]
