@@ -1,6 +1,6 @@
 //! The log: one line per event on standard error, `ringtap: warning: ...`, as shell tools write it.
 
-use crate::msg::Level;
+use crate::control::Level;
 use std::fmt;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;

@@ -23,8 +23,10 @@ pub mod signals;
 pub mod state;
 pub mod terminal;
 
+pub use crate::msg::Level;
+
 use crate::config::{Network, Resolvers};
-use crate::msg::{Channel, Level};
+use crate::msg::Channel;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
