@@ -2,9 +2,8 @@
 //!
 //! A sender far above the capacity measures how well a contender drops; one below it measures the sender. So the pace is
 //! looked for: short trials, faster until something is lost, then each at 1.2 times what arrived in the last, until it
-//! settles or the sender can do no more; then the figure is taken. The
-//! sender is our own thread on a socket of the place, sending batches by sendmmsg(2) on a schedule; the receiver counts
-//! what it gets.
+//! settles or the sender can do no more; then the figure is taken. The sender is our own thread on a socket of the place,
+//! sending batches by sendmmsg(2) on a schedule; the receiver counts what it gets.
 
 use crate::Bench;
 use crate::report::Report;
