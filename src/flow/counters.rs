@@ -89,6 +89,8 @@ pub struct PlaneCounters {
     pub flows_opened: u64,
     /// Flows closed.
     pub flows_closed: u64,
+    /// Flows refused because as many were open as the descriptor limit allows.
+    pub flows_refused: u64,
     /// Drops by reason, indexed by [`Drop`].
     pub drops: [u64; Drop::ALL.len()],
 }

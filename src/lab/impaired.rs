@@ -35,7 +35,16 @@ impl Lab {
             links.set_up("imp0", true)?;
             Ok(tap)
         };
-        let taps = [end(self.host(), 1)?, end(self.internet(), 2)?];
+        ImpairedLink::between([end(self.host(), 1)?, end(self.internet(), 2)?], how)
+    }
+}
+
+impl ImpairedLink {
+    /// Joins two taps ([`Place::tap`]) of any places; `how` holds for each direction, with different dice.
+    ///
+    /// # Errors
+    /// No thread to be had.
+    pub fn between(taps: [OwnedFd; 2], how: Impairment) -> Result<Self, LabError> {
         let stop = Arc::new(AtomicBool::new(false));
         let fates = Arc::new(Mutex::new([Fate::default(); 2]));
         let queues = [Queue::new(how), Queue::new(Impairment { seed: how.seed.wrapping_add(1), ..how })];
@@ -44,12 +53,10 @@ impl Lab {
             .name("impaired".into())
             .spawn(move || carry(&taps, queues, &stopped, &told))
             .map_err(|e| LabError::new("starting the impaired link", e))?;
-        Ok(ImpairedLink { stop, fates, thread: Some(thread) })
+        Ok(Self { stop, fates, thread: Some(thread) })
     }
-}
 
-impl ImpairedLink {
-    /// Counters of the two directions: from the host, and to it.
+    /// Counters of the two directions: from the first end (the host), and to it.
     pub fn fates(&self) -> [Fate; 2] {
         *self.fates.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod control;
+mod crowd;
 mod datagrams;
 mod errno;
 mod errqueue;

@@ -15,6 +15,7 @@
 //! Limits: a batch handles at most [`BATCH`] completions before actions are carried out, so that one busy source does
 //! not keep the others waiting.
 
+use super::crowd::Crowd;
 use super::datagrams::Outbox;
 use super::pcap::Pcap;
 use super::sockets::Sockets;
@@ -30,7 +31,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
-use tracing::debug;
+use tracing::{debug, warn};
 
 /// Completions handled before the actions they caused are carried out.
 const BATCH: usize = 256;
@@ -62,6 +63,7 @@ pub struct Shard {
     pub(super) gathered: Vec<u8>,
     /// When to give memory back; `None` once that is done.
     trim_at: Option<Time>,
+    crowd: Crowd,
     origin: Instant,
 }
 
@@ -121,6 +123,7 @@ impl Shard {
             scratch: Scratch::new(fragment_id),
             gathered: Vec::new(),
             trim_at: None,
+            crowd: Crowd::default(),
             origin: Instant::now(),
         }
     }
@@ -150,6 +153,12 @@ impl Shard {
             }
             self.wake_the_stalled();
             self.stack.end_batch(self.now);
+            if let Some(count) = self.crowd.news(self.stack.counters().flows_refused, self.now) {
+                warn!(
+                    "{count} new connections refused: as many are open as the limit of descriptors allows; \
+                     raise the hard limit (ulimit -Hn, LimitNOFILE=)"
+                );
+            }
             while let Some(action) = self.stack.poll_action() {
                 self.perform(action);
             }

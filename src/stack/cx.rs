@@ -48,6 +48,12 @@ impl Cx<'_> {
         known
     }
 
+    /// Counts a new flow that is refused because no more may be open.
+    pub fn refuse_flow(&mut self) {
+        self.counters.flows_refused += 1;
+        self.drop(DropReason::NoRoom);
+    }
+
     /// Counts a drop.
     pub fn drop(&mut self, why: DropReason) {
         self.counters.drop(why);

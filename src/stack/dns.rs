@@ -123,7 +123,7 @@ impl Engine {
                 cx.drop(DropReason::HostRefused);
                 errors.report(cx, None, &Quote::Udp(guest, dialled), Fault::Port);
             } else {
-                cx.drop(DropReason::NoRoom);
+                cx.refuse_flow();
             }
             return cx.act(Action::Release(span.buf));
         }

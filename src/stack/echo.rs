@@ -86,7 +86,7 @@ impl Engine {
             found => found,
         };
         let Some((flow, m)) = flow.and_then(|flow| Some((flow, self.mappings.get_mut(flow)?))) else {
-            cx.drop(DropReason::NoRoom);
+            cx.refuse_flow();
             cx.act(Action::Release(r.payload.buf));
             return;
         };

@@ -70,7 +70,7 @@ impl Engine {
             Some(id) => id,
             None if room => self.open(cx, d),
             None => {
-                cx.drop(DropReason::NoRoom);
+                cx.refuse_flow();
                 cx.act(Action::Release(d.payload.buf));
                 return;
             }

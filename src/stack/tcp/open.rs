@@ -51,7 +51,7 @@ impl Engine {
             }
         };
         if self.table.len() >= self.pool.limits.flows {
-            cx.drop(DropReason::NoRoom);
+            cx.refuse_flow();
             output::refuse(cx, &key, tcp, 0);
             return;
         }
@@ -75,7 +75,11 @@ impl Engine {
     /// is full or the tuple is taken.
     pub fn connect(&mut self, cx: &mut Cx<'_>, guest: SocketAddr, source: SocketAddr) -> Option<FlowId> {
         let key = Key { guest, remote: source };
-        if self.table.len() >= self.pool.limits.flows || self.keys.contains_key(&key) {
+        if self.table.len() >= self.pool.limits.flows {
+            cx.refuse_flow();
+            return None;
+        }
+        if self.keys.contains_key(&key) {
             cx.drop(DropReason::NoRoom);
             return None;
         }
@@ -142,7 +146,7 @@ impl Engine {
             return;
         }
         if error == HostError::Exhausted {
-            cx.drop(DropReason::NoRoom);
+            cx.refuse_flow();
         } else {
             cx.drop(DropReason::HostRefused);
         }
