@@ -62,9 +62,18 @@ fn traceroute_shows_gateway_router_and_destination() {
         ("-6", addr::FAR_V6.to_string(), ["fd00::2", "2001:db8:51::2", "2001:db8:fa::2"]),
         ("-6 -I", addr::FAR_V6.to_string(), ["fd00::2", "2001:db8:51::2", "2001:db8:fa::2"]),
     ] {
-        let out = sh(guest.place(), &format!("traceroute {how} -n -q 1 -w 3 -m 6 -N 1 {to}")).ok();
-        let seen: Vec<_> = out.lines().skip(1).filter_map(|l| l.split_whitespace().nth(1)).collect();
-        assert_eq!(seen, hops, "traceroute {how}: {out}");
+        // traceroute(8) at times misses every reply after an error on its ping socket, though a capture of the tap shows
+        // them delivered (one run in a hundred on a busy machine): so it may try again.
+        let mut tries = 0;
+        loop {
+            let out = sh(guest.place(), &format!("traceroute {how} -n -q 1 -w 3 -m 6 -N 1 {to}")).ok();
+            let seen: Vec<_> = out.lines().skip(1).filter_map(|l| l.split_whitespace().nth(1)).collect();
+            tries += 1;
+            if seen == hops || tries == 3 {
+                assert_eq!(seen, hops, "traceroute {how}: {out}");
+                break;
+            }
+        }
     }
 }
 
