@@ -101,9 +101,16 @@ fn failures_are_seen_as_they_are() {
     let world = World::new();
     let guest = world.guest();
     let connect = |ip: IpAddr, port| {
-        let start = Instant::now();
-        let error = guest.place().tcp_connect_within((ip, port), Duration::from_secs(3)).unwrap_err();
-        (error.kind(), start.elapsed())
+        // When the ICMP error comes within microseconds the guest's kernel (6.18) at times hangs the socket up without
+        // saying why: poll(2) has POLLHUP, SO_ERROR is 0, though a capture shows the right error. Then once more.
+        for _ in 0..4 {
+            let start = Instant::now();
+            let error = guest.place().tcp_connect_within((ip, port), Duration::from_secs(3)).unwrap_err();
+            if error.kind() != ErrorKind::Other {
+                return (error.kind(), start.elapsed());
+            }
+        }
+        panic!("{ip}: no connect said why it failed");
     };
     let soon = Duration::from_secs(2);
     for server in SERVER {
