@@ -17,6 +17,9 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getpgrp, setpgid};
 use std::io;
 
+/// `ssi_code` of a signal that the kernel itself sent, the terminal's among them (sigaction(2)).
+const SI_KERNEL: i32 = 0x80;
+
 /// Blocks the signals; returns the mask that COMMAND is to start with.
 ///
 /// # Errors
@@ -55,9 +58,14 @@ impl Signals {
                 Some(info) => {
                     let _ = setpgid(Pid::from_raw(0), getpgrp());
                     let number = i32::try_from(info.ssi_signo).unwrap_or(0);
-                    if let Ok(signal) = Signal::try_from(number) {
-                        return Ok(signal);
+                    let Ok(signal) = Signal::try_from(number) else { continue };
+                    // The terminal's ^Z has stopped COMMAND or is none of its business. Passing it on would race with
+                    // the SIGCONT that follows, which takes the child's own copy away (signal(7)), and with it the
+                    // evidence that the whole group was sent it.
+                    if signal == Signal::SIGTSTP && info.ssi_code == SI_KERNEL {
+                        continue;
                     }
+                    return Ok(signal);
                 }
                 None => guard.clear_ready(),
             }
