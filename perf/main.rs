@@ -5,6 +5,7 @@
 //! those that the project set itself. See NOTES.md for how each figure is taken and for traps.
 
 mod idle;
+mod latency;
 mod report;
 mod start;
 mod tcp;
@@ -16,6 +17,7 @@ use ringtap::lab::contender::{Contender, Start};
 use ringtap::lab::{Guest, Lab, LabError};
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Measures ringtap against the direct path, slirp4netns and pasta
 #[derive(Debug, Parser)]
@@ -27,7 +29,7 @@ pub struct Options {
     #[arg(long, default_value_t = 3)]
     seconds: u32,
     /// What to measure
-    #[arg(long, value_delimiter = ',', default_value = "tcp,udp,start,idle,many")]
+    #[arg(long, value_delimiter = ',', default_value = "tcp,udp,latency,start,idle,many")]
     only: Vec<String>,
     /// Who takes part, besides the direct path
     #[arg(long, value_delimiter = ',', default_value = "ringtap,slirp4netns,pasta")]
@@ -47,6 +49,9 @@ pub struct Options {
     /// Instances for `many`
     #[arg(long, default_value_t = 150)]
     instances: usize,
+    /// Be the client of `latency` against this server
+    #[arg(long, hide = true)]
+    client: Option<std::net::SocketAddr>,
     /// Write the tables to perf/RESULTS.md too
     #[arg(long)]
     write: bool,
@@ -90,6 +95,10 @@ impl Bench {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
+    if let Some(server) = options.client {
+        println!("{}", latency::client(server, Duration::from_secs(options.seconds.into()))?);
+        return Ok(());
+    }
     let ringtap = std::env::current_exe()?.with_file_name("").join("../ringtap").canonicalize()?;
     // Shown at a place that the lab's ordinary user may enter.
     let lab = Lab::with_binds(&[(&ringtap, "ringtap")])?;
@@ -104,6 +113,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         if wanted("udp") {
             udp::measure(&bench, &mut report)?;
+        }
+        if wanted("latency") {
+            latency::measure(&bench, &mut report)?;
         }
         if wanted("start") {
             start::measure(&bench, &mut report)?;

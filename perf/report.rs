@@ -110,6 +110,9 @@ impl Report {
                 self.bar(&what, ours, bound, false);
             }
         }
+        self.ratio(crate::latency::MEDIAN, "slirp4netns", 0.8, true);
+        self.ratio(crate::latency::COST, "slirp4netns", 0.6, true);
+        self.ratio(crate::latency::CONNECTS, "slirp4netns", 1.5, false);
         self.ratio(crate::start::ROW, "unshare", 3.0, true);
         self.ratio(crate::start::ROW, "rootlesskit", 0.3, true);
     }
