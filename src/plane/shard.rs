@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 
 /// Completions handled before the actions they caused are carried out.
-const BATCH: usize = 256;
+const BATCH: usize = 64;
 /// After this long without traffic the memory of free buffers goes back to the kernel. One wake-up after each busy
 /// spell, none while idle.
 const TRIM_AFTER: Duration = Duration::from_secs(10);

@@ -15,9 +15,11 @@ use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// Slots lent at once, at most: what one batch may fill. The kernel takes them in the order they were lent, so every
-/// lent slot is written to in turn; few of them keep the bytes that are moved in the processor's cache.
-const MAX_LENT: usize = 64;
+/// Tap slots lent at once, at most: one batch of datagrams that are joined into one send.
+const MAX_LENT_TAP: usize = 64;
+/// Host slots lent at once, at most. The kernel takes slots in the order they were lent, so every lent slot is written to
+/// in turn; few of them keep the bytes that are moved in the processor's cache.
+const MAX_LENT_HOST: usize = 32;
 
 /// The provided-buffer ring of one class.
 pub(super) struct Provided {
@@ -51,7 +53,11 @@ impl Provided {
             tail: 0,
             published: 0,
             level: 0,
-            target: (slots - (slots / 8).min(4)).min(MAX_LENT),
+            target: (slots - (slots / 8).min(4)).min(if class == Class::Tap {
+                MAX_LENT_TAP
+            } else {
+                MAX_LENT_HOST
+            }),
             abandoned: false,
         };
         // SAFETY: the range is the mapping just made. The kernel pins these pages: a fork that made them copy-on-write

@@ -40,7 +40,7 @@ fn want_of_slots_is_told_and_cured() {
 fn some_slots_stay_for_the_caller() {
     let arena = ArenaConfig { tap: 8, host: 64, small: 1 };
     let mut ring: TestRing = Ring::new(RingConfig { arena, ..config() }).unwrap();
-    assert_eq!((ring.buffers_total(Class::Tap), ring.buffers_total(Class::Host)), (7, 60));
+    assert_eq!((ring.buffers_total(Class::Tap), ring.buffers_total(Class::Host)), (7, 32));
     let id = ring.arena_mut().alloc(Class::Host).unwrap();
     ring.release(id);
     assert_all_back(&ring);
