@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 
 pub mod network;
+pub mod port;
 pub mod resolvers;
 
 pub use network::{Filtering, Network, NetworkError, OutboundAddr, Policy};
+pub use port::{PortId, ProxyProtocol, Published, SourceIp, Via};
 pub use resolvers::Resolvers;

@@ -243,7 +243,7 @@ impl Session {
                 self.go_when_ready()?;
             }
             Ok(FromChild::Stopped(signal)) => signals::stop_like(signal),
-            Ok(FromChild::Tap | FromChild::Continued) => {}
+            Ok(FromChild::Tap | FromChild::Steered { .. } | FromChild::Continued) => {}
             Ok(FromChild::Warning(text)) => tracing::warn!("{text}"),
             Ok(FromChild::Failed(text)) => return Err(ControlError::Child(text)),
             Ok(FromChild::Exited(status)) => return Ok(Some(status)),

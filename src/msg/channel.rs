@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 /// Greatest length of a message, in bytes: well below the default socket buffer (212,992 bytes).
 pub const MAX_MESSAGE: usize = 128 * 1024;
 /// Most descriptors beside one message (the kernel's `SCM_MAX_FD` is 253).
-pub const MAX_FDS: usize = 64;
+pub const MAX_FDS: usize = 128;
 
 /// Why a message did not go over or did not come in.
 #[derive(Debug, thiserror::Error)]

@@ -2,7 +2,8 @@
 //!
 //! The child knows its configuration, for it is a fork of control. It makes and configures the tap at once and sends
 //! it ([`FromChild::Tap`]); waits for its id maps ([`ToChild::Mapped`]); mounts, and says so ([`FromChild::Prepared`]);
-//! waits for the data plane ([`ToChild::Go`]); then starts COMMAND and reports what becomes of it. The end of file
+//! waits for the data plane ([`ToChild::Go`]); then starts COMMAND and reports what becomes of it. Published ports add
+//! [`ToChild::Factory`] and [`ToChild::Steer`], at any time after the maps. The end of file
 //! towards the child means that control is gone, and the child ends everything in its care.
 
 use serde::{Deserialize, Serialize};
@@ -16,8 +17,25 @@ pub enum ToChild {
     Go,
     /// Control was sent this signal. COMMAND gets it unless the same signal went to its whole process group.
     Signal(i32),
+    /// The plane's end of a channel of [`super::factory`] has this counterpart beside the message: serve it. It replaces an
+    /// earlier one.
+    Factory,
+    /// Lead answers to transparent sockets back to them: rule, route and nf_tables. Answered by
+    /// [`FromChild::Steered`].
+    Steer,
     /// The text of `hosts` or `resolv.conf` in the state directory has changed, or its mount point has been replaced.
     EtcChanged,
+}
+
+/// How far a client's address can be kept on the relay path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Steering {
+    /// For every server in the namespace and behind its bridges.
+    Full,
+    /// For TCP servers in the namespace itself only; why, with the remedy.
+    LocalTcp(String),
+    /// Not at all; why, with the remedy.
+    Off(String),
 }
 
 /// From child to control.
@@ -25,6 +43,13 @@ pub enum ToChild {
 pub enum FromChild {
     /// The tap exists and is configured; its descriptor is beside the message.
     Tap,
+    /// The answer to [`ToChild::Steer`].
+    Steered {
+        /// For IPv4 clients.
+        v4: Steering,
+        /// For IPv6 clients.
+        v6: Steering,
+    },
     /// Mounts are in place; only COMMAND is missing.
     Prepared,
     /// COMMAND has stopped by this signal.

@@ -4,7 +4,7 @@
 //! [`FromPlane::Ready`] once frames flow, or [`FromPlane::Failed`] and exits. Everything after that is news or a
 //! question. The end of file on either side means that the other process is gone.
 
-use crate::config::{Network, Resolvers};
+use crate::config::{Network, PortId, Published, Resolvers};
 use crate::flow::PlaneCounters;
 use serde::{Deserialize, Serialize};
 
@@ -63,6 +63,28 @@ pub enum ToPlane {
     HostV6(bool),
     /// Answer with [`FromPlane::Counters`].
     Counters,
+    /// The channel to the socket factory is beside the message. It replaces an earlier one.
+    Factory {
+        /// `SO_NETNS_COOKIE` of the guest's namespace, as read before COMMAND could interfere.
+        netns_cookie: u64,
+    },
+    /// A port or range is published; its listeners follow.
+    Publish(Published),
+    /// Listening (or, for datagrams, bound) sockets of consecutive ports are beside the message, non-blocking. A port may
+    /// have several: one a family, or one an address.
+    Listeners {
+        /// Published before.
+        port: PortId,
+        /// Number within the range of the first socket's port.
+        first: u16,
+    },
+    /// A port or range is no longer published: its listeners close.
+    Unpublish {
+        /// Which.
+        port: PortId,
+        /// Its connections end as well, by a reset.
+        connections: bool,
+    },
     /// Finish what is in hand (the capture file) and exit with 0.
     Stop,
 }

@@ -212,7 +212,7 @@ impl Init<'_> {
     /// Acts on a message; false if COMMAND could not be started for want of a process.
     fn handle(&mut self, message: ToChild, signals: &mut SignalFd) -> bool {
         match message {
-            ToChild::Mapped => {}
+            ToChild::Mapped | ToChild::Factory | ToChild::Steer => {}
             ToChild::Go => return self.start(),
             ToChild::Signal(number) => {
                 self.drain(signals);

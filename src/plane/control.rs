@@ -16,6 +16,9 @@ pub fn serve(channel: &Channel, stack: &mut Stack, now: Time) -> bool {
                     warn!("answering control: {e}");
                 }
             }
+            // Descriptors of a port that this plane does not serve close here.
+            Ok(Some((ToPlane::Factory { .. } | ToPlane::Publish(_), _))) => {}
+            Ok(Some((ToPlane::Listeners { .. } | ToPlane::Unpublish { .. }, _))) => {}
             Ok(Some((ToPlane::Stop, _))) => return false,
             Ok(Some((ToPlane::Start(_), _))) => warn!("control sent a second start; ignored"),
             Ok(None) => return true,
