@@ -14,7 +14,7 @@
 use super::Cx;
 use super::action::{Action, Close, HostError, HostEvent, Open};
 use super::icmp_error::{self, Errors, Fault, Quote};
-use super::udp_emit::{Reply, emit};
+use super::udp_emit::{Way, emit};
 use super::udp_join::Out;
 use crate::buf::{Span, SpanVec};
 use crate::flow::wheel::Token;
@@ -262,8 +262,8 @@ impl Engine {
                 cx.act(Action::Release(q.span.buf));
             }
         }
-        let reply = Reply { from: client.dialled, to: guest, data, segment, tos };
-        emit(cx, &mut self.next_id, &reply);
+        let way = Way { from: client.dialled, to: guest, tos };
+        emit(cx, &mut self.next_id, &way, data, segment);
         self.rearm(guest);
     }
 

@@ -4,7 +4,7 @@
 //! mapping, RFC 4787); every further one goes out of the same. [`super::udp_join`] holds datagrams back until the end
 //! of the batch to send equal ones together. What comes back is filtered by address (RFC 4787 section 5) where the
 //! network says so, gets the source address that the guest dialled ([`super::mappings`]), and leaves as a USO
-//! super-frame when the host's `UDP_GRO` delivered several at once ([`super::udp_emit`]).
+//! super-frame together with others of one sender that came in the same batch ([`super::udp_emit`]).
 //!
 //! A mapping lives 240 s after its last datagram in either direction, and 10 s after an answer when it has only ever
 //! spoken to port 53 (`facts/slirp4netns.md`, section 4.2). Limits: mappings by [`super::Limits`], remotes per mapping by
@@ -14,7 +14,7 @@ use super::Cx;
 use super::action::{Action, HostEvent, Open};
 use super::icmp_error::{self, Errors, Quote};
 use super::mappings::Mappings;
-use super::udp_emit::{Reply, emit};
+use super::udp_emit::{Held, Way, emit};
 use super::udp_join::{Group, Out, send_super};
 use crate::buf::Span;
 use crate::flow::{DropReason, FlowId, Kind};
@@ -45,21 +45,26 @@ pub struct FromGuest {
 /// What a UDP mapping holds besides.
 pub struct More {
     only_dns: bool,
+    /// Datagrams from the guest, held back.
     held: Option<Group>,
+    /// Datagrams to the guest, held back.
+    replies: Option<Held>,
 }
 
 /// All UDP mappings of one guest.
 pub struct Engine {
     mappings: Mappings<More>,
-    /// Mappings with datagrams held back, in the order in which they began to.
+    /// Mappings with datagrams of the guest held back, in the order in which they began to.
     holding: Vec<FlowId>,
+    /// The same for datagrams to the guest.
+    replying: Vec<FlowId>,
     /// IPv4 identification of the next datagram to the guest; never 0, for it may be fragmented.
     next_id: u16,
 }
 
 impl Default for Engine {
     fn default() -> Self {
-        Self { mappings: Mappings::new(Kind::Udp), holding: Vec::new(), next_id: 1 }
+        Self { mappings: Mappings::new(Kind::Udp), holding: Vec::new(), replying: Vec::new(), next_id: 1 }
     }
 }
 
@@ -109,7 +114,7 @@ impl Engine {
     fn open(&mut self, cx: &mut Cx<'_>, d: &FromGuest) -> FlowId {
         let bind = cx.net.outbound.for_dest(d.out.to.ip()).filter(|_| !d.out.to.ip().is_loopback());
         let socket = Open::Udp { sample: d.out.to, bind };
-        self.mappings.open(cx, d.guest, IDLE, socket, More { only_dns: true, held: None })
+        self.mappings.open(cx, d.guest, IDLE, socket, More { only_dns: true, held: None, replies: None })
     }
 
     /// The batch is over: what was held back goes out.
@@ -119,6 +124,11 @@ impl Engine {
                 group.send(cx, id);
             }
         }
+        for id in self.replying.drain(..) {
+            if let Some(held) = self.mappings.get_mut(id).and_then(|m| m.more.replies.take()) {
+                held.emit(cx, &mut self.next_id);
+            }
+        }
     }
 
     /// Something happened on a mapping's socket.
@@ -126,7 +136,6 @@ impl Engine {
         match *event {
             HostEvent::Datagrams { from, data, segment, tos } => {
                 self.deliver(cx, id, from, data, segment, tos);
-                cx.act(Action::Release(data.buf));
             }
             HostEvent::DatagramsFailed { to, error } => match icmp_error::fault_of(error) {
                 Ok(fault) => {
@@ -163,9 +172,9 @@ impl Engine {
         segment: Option<u16>,
         tos: u8,
     ) {
-        let Some(m) = self.mappings.get_mut(id) else { return };
-        let Some(source) = m.admit(cx, from) else { return };
-        let guest = m.guest;
+        let Some(m) = self.mappings.get_mut(id) else { return cx.act(Action::Release(data.buf)) };
+        let Some(source) = m.admit(cx, from) else { return cx.act(Action::Release(data.buf)) };
+        let way = Way { from: SocketAddr::new(source, from.port()), to: m.guest, tos };
         if m.more.only_dns {
             // The shorter life must be armed at once; a longer one is found when the timer fires.
             m.arrived(cx.now, IDLE_DNS, data.len);
@@ -173,8 +182,35 @@ impl Engine {
         } else {
             m.arrived(cx.now, IDLE, data.len);
         }
-        let reply = Reply { from: SocketAddr::new(source, from.port()), to: guest, data, segment, tos };
-        emit(cx, &mut self.next_id, &reply);
+        self.reply(cx, id, way, data, segment);
+    }
+
+    /// Emits datagrams to the guest, or holds a single one back until the batch is over.
+    fn reply(&mut self, cx: &mut Cx<'_>, id: FlowId, way: Way, data: Span, segment: Option<u16>) {
+        let Some(m) = self.mappings.get_mut(id) else { return cx.act(Action::Release(data.buf)) };
+        let replies = &mut m.more.replies;
+        let alone = match replies {
+            Some(held) if segment.is_none() => held.join(&way, data).err(),
+            _ => Some(data),
+        };
+        let Some(data) = alone else { return };
+        let listed = replies.is_some();
+        if let Some(full) = replies.take() {
+            full.emit(cx, &mut self.next_id);
+        }
+        let begun = if segment.is_none() { Held::new(cx, way, data) } else { Err(data) };
+        match begun {
+            Ok(held) => {
+                *replies = Some(held);
+                if !listed {
+                    self.replying.push(id);
+                }
+            }
+            Err(data) => {
+                emit(cx, &mut self.next_id, &way, data, segment);
+                cx.act(Action::Release(data.buf));
+            }
+        }
     }
 
     /// Time has passed.
@@ -187,6 +223,9 @@ impl Engine {
     fn close(&mut self, cx: &mut Cx<'_>, id: FlowId) {
         if let Some(group) = self.mappings.get_mut(id).and_then(|m| m.more.held.take()) {
             group.send(cx, id);
+        }
+        if let Some(held) = self.mappings.get_mut(id).and_then(|m| m.more.replies.take()) {
+            held.emit(cx, &mut self.next_id);
         }
         self.mappings.close(cx, id);
     }

@@ -24,6 +24,9 @@ pub const MAX_TOTAL: usize = 65_507;
 /// nearly every path has at most.
 const MAX_SIZE: usize = 1472;
 
+/// The buffers of a group, to release behind its send.
+pub type Buffers = SmallVec<[BufId; 8]>;
+
 /// How a datagram is to leave. Only those that agree in everything are joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Out {
@@ -97,7 +100,7 @@ impl Group {
 
     /// Sends the group and lets its buffers go.
     pub fn send(self, cx: &mut Cx<'_>, flow: FlowId) {
-        let buffers: SmallVec<[BufId; 8]> = self.spans.iter().map(|s| s.buf).collect();
+        let buffers: Buffers = self.spans.iter().map(|s| s.buf).collect();
         // Lengths of a group of two or more are at most MAX_SIZE.
         let segment = if self.spans.len() > 1 { u16::try_from(self.size).ok() } else { None };
         cx.act(Action::SendDatagrams(flow, self.out.datagrams(self.spans, segment)));

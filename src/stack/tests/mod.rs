@@ -107,8 +107,21 @@ impl World {
         self.drain()
     }
 
-    /// Datagrams from a host-side peer.
+    /// Datagrams from a host-side peer, a batch of their own.
     pub fn datagrams(&mut self, flow: FlowId, from: &str, bytes: &[u8], segment: Option<u16>) -> Vec<Done> {
+        let mut done = self.more_datagrams(flow, from, bytes, segment);
+        done.extend(self.end_batch());
+        done
+    }
+
+    /// Datagrams from a host-side peer; the batch goes on.
+    pub fn more_datagrams(
+        &mut self,
+        flow: FlowId,
+        from: &str,
+        bytes: &[u8],
+        segment: Option<u16>,
+    ) -> Vec<Done> {
         let data = self.hold(Class::Host, 0, bytes);
         self.event(flow, HostEvent::Datagrams { from: at(from), data, segment, tos: 0 })
     }

@@ -134,6 +134,67 @@ fn a_super_frame_from_the_guest_is_one_send() {
 }
 
 #[test]
+fn datagrams_that_come_one_by_one_leave_together() {
+    for (guest, remote, other) in
+        [(G, "198.51.100.2:9", "198.51.100.2:10"), (G6, "[2001:db8::1]:9", "[2001:db8::1]:10")]
+    {
+        let mut w = World::new();
+        let flow = opened(&w.batch(&[udp_frame(guest, remote, b"x"), udp_frame(guest, other, b"x")]));
+        // What is in one batch: sender, length, bytes of each datagram. A change of sender, a longer datagram and one
+        // behind a shorter begin a new frame; an empty one and one longer than the MTU go alone; order is kept.
+        let body: Vec<u8> = (0..3000u32).map(|i| (i % 251) as u8).collect();
+        let lengths = [(remote, 500), (remote, 500), (remote, 40), (remote, 40), (other, 40), (other, 0)];
+        let lengths = lengths.into_iter().chain([(other, 700), (other, 700), (other, 2000), (other, 9)]);
+        let mut done: Vec<Done> = Vec::new();
+        let mut sent: Vec<u8> = Vec::new();
+        for (from, len) in lengths {
+            done.extend(w.more_datagrams(flow, from, &body[..len], None));
+            sent.extend(&body[..len]);
+        }
+        done.extend(w.end_batch());
+        let shapes: Vec<(usize, u16, Gso)> = done
+            .iter()
+            .map(|d| match d {
+                Done::Frame(bytes, gso) => (datagram(bytes).0.len(), datagram(bytes).1.port(), *gso),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let (of_500, of_700) = (Gso::Udp { size: 500 }, Gso::Udp { size: 700 });
+        assert_eq!(
+            shapes,
+            [
+                (1040, 9, of_500),
+                (40, 9, Gso::None),
+                (40, 10, Gso::None),
+                (0, 10, Gso::None),
+                (1400, 10, of_700),
+                (2000, 10, Gso::None),
+                (9, 10, Gso::None),
+            ]
+        );
+        assert_eq!(frames(&done).iter().flat_map(|f| datagram(f).0).collect::<Vec<_>>(), sent);
+        assert_eq!(w.held(), 0);
+        // No frame holds more than 64 datagrams or 65,535 bytes.
+        for (len, counts) in [(100, &[64, 64, 2][..]), (1400, &[46, 46, 38])] {
+            let mut done: Vec<Done> = Vec::new();
+            for _ in 0..130 {
+                done.extend(w.more_datagrams(flow, remote, &body[..len], None));
+            }
+            done.extend(w.end_batch());
+            let seen: Vec<usize> = frames(&done).iter().map(|f| datagram(f).0.len() / len).collect();
+            assert_eq!(seen, counts);
+        }
+        // A super-frame does not overtake what was held back before it, and a mapping that ends lets go of it.
+        let mut done = w.more_datagrams(flow, remote, b"first", None);
+        done.extend(w.more_datagrams(flow, remote, &body[..1000], Some(100)));
+        assert_eq!(datagram(frames(&done)[0]).0, b"first");
+        w.more_datagrams(flow, remote, b"last", None);
+        assert_eq!(datagram(frames(&w.pass(IDLE))[0]).0, b"last");
+        assert_eq!(w.held(), 0);
+    }
+}
+
+#[test]
 fn received_batches_become_super_frames() {
     for (guest, remote, headers) in [(G, "198.51.100.2:9", 28), (G6, "[2001:db8::1]:9", 48)] {
         let mut w = World::new();
