@@ -125,13 +125,22 @@ impl Conn {
             }
             return;
         }
+        let una = self.snd.una;
         if !self.acknowledgement(cx, pool, tcp, payload) {
             cx.act(Action::Release(payload.buf));
             return;
         }
-        self.heard = cx.now;
-        self.unanswered = 0;
+        self.answered(cx, self.snd.una != una);
         self.payload(cx, pool, seq, payload, flags.has(Flags::FIN));
+    }
+
+    /// The guest is there. Once the host side is over only progress keeps the connection: a program that has stopped
+    /// reading has a kernel that answers for ever.
+    fn answered(&mut self, cx: &Cx<'_>, progress: bool) {
+        if progress || self.host.socket != Socket::Closed {
+            self.heard = cx.now;
+        }
+        self.unanswered = 0;
     }
 
     /// RFC 9293 section 3.4, the acceptability test; a segment at the left edge always passes, for its
@@ -152,8 +161,7 @@ impl Conn {
     fn out_of_window(&mut self, cx: &mut Cx<'_>, pool: &mut Pool, tcp: &Tcp, payload: Span) {
         let dataless = payload.is_empty() && !tcp.flags.has(Flags::FIN);
         if !tcp.flags.has(Flags::RST) {
-            self.heard = cx.now;
-            self.unanswered = 0;
+            self.answered(cx, false);
         }
         if tcp.flags.has(Flags::RST) {
             cx.drop(DropReason::TcpUnacceptable);
@@ -209,6 +217,8 @@ impl Conn {
             self.snd.wl = (seq, ack);
             if window > 0 {
                 self.snd.window_open();
+            } else {
+                self.snd.window_closed();
             }
         }
         self.snd.acknowledged(cx, ack, &tcp.options.sack, same);

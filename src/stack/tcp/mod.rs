@@ -269,6 +269,8 @@ impl Engine {
                 return;
             }
             conn.host.orphan = true;
+            // The guest may have been silent for long, waiting for what comes now.
+            conn.heard = cx.now;
             self.pool.orphans += 1;
         }
         let at = conn.deadline();

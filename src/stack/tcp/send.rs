@@ -383,6 +383,12 @@ impl Sender {
         (self.probes, self.probe_at) = (0, None);
     }
 
+    /// The guest has no room, not even for what is in flight where it has taken a window back. It is there, however, and
+    /// what goes out again meanwhile is no sign of its death (RFC 9293 section 3.8.6.1).
+    pub fn window_closed(&mut self) {
+        self.retries = 0;
+    }
+
     /// Sets the timer that fits what is in flight or held back; call it after sending.
     pub fn arm(&mut self, now: Time) {
         if self.nxt != self.una {

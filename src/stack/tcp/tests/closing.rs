@@ -214,3 +214,110 @@ fn an_idle_connection_is_small() {
     assert!(info.memory <= 1024, "{} bytes", info.memory);
     assert_eq!((info.queued_down, info.counters.bytes_down), (0, 40 * 65536));
 }
+
+/// A connection whose host side is over while the guest's window is closed on 5000 bytes.
+fn orphan(w: &mut World) -> Established {
+    let c = w.establish();
+    let mut fin = w.tcp(c.guest, c.ours, Flags::ACK.with(Flags::FIN));
+    fin.window = 0;
+    w.segment(&fin, 0);
+    w.receive(c.id, 5000);
+    w.host(c.id, HostEvent::Eof);
+    assert_eq!(closed(&w.flush()), Some(Close::Orderly));
+    Established { guest: c.guest.wrapping_add(1), ..c }
+}
+
+#[test]
+fn an_orphan_lives_on_progress_and_not_on_answers() {
+    // The guest's program has stopped, its kernel answers every probe: ten minutes.
+    let mut w = World::new();
+    let c = orphan(&mut w);
+    let start = w.now;
+    let mut answer = w.tcp(c.guest, c.ours, Flags::ACK);
+    answer.window = 0;
+    while !w.engine.is_empty() {
+        assert!(w.now.since(start) < Duration::from_secs(700), "an orphan lives on answers");
+        w.wait(Duration::from_secs(5));
+        w.segment(&answer, 0);
+        w.flush();
+    }
+    assert!(w.now.since(start) >= Duration::from_secs(600));
+    w.assert_empty();
+    // It reads a little now and then: as long as that takes.
+    let mut w = World::new();
+    let c = orphan(&mut w);
+    let mut answer = w.tcp(c.guest, c.ours, Flags::ACK);
+    for taken in (0..5000).step_by(128) {
+        answer.ack = c.ours.wrapping_add(taken);
+        answer.window = 1;
+        w.segment(&answer, 0);
+        w.flush();
+        answer.ack = c.ours.wrapping_add((taken + 128).min(5000));
+        answer.window = 0;
+        w.segment(&answer, 0);
+        w.flush();
+        for _ in 0..50 {
+            w.wait(Duration::from_secs(10));
+            w.segment(&answer, 0);
+            w.flush();
+        }
+        assert_eq!(w.engine.len(), 1);
+    }
+    // The FIN went with the last of it.
+    answer.ack = c.ours.wrapping_add(5001);
+    w.segment(&answer, 0);
+    w.flush();
+    w.assert_empty();
+}
+
+#[test]
+fn an_answer_that_comes_late_to_a_guest_that_ended_is_not_cut_off() {
+    let mut w = World::new();
+    let c = w.establish();
+    let fin = w.tcp(c.guest, c.ours, Flags::ACK.with(Flags::FIN));
+    w.segment(&fin, 0);
+    assert!(w.flush().contains(&Action::ShutdownWrite(c.id)));
+    assert_eq!(w.wait(Duration::from_secs(1000)), []);
+    w.receive(c.id, 3000);
+    w.host(c.id, HostEvent::Eof);
+    let answer = only(&w.flush());
+    assert!(answer.len == 3000 && answer.is(Flags::FIN));
+    assert_eq!(w.wait(Duration::from_millis(100)), [], "nothing, and no reset, while it is on its way");
+    let ack = w.tcp(c.guest.wrapping_add(1), c.ours.wrapping_add(3001), Flags::ACK);
+    w.segment(&ack, 0);
+    w.flush();
+    w.assert_empty();
+}
+
+#[test]
+fn a_lost_fin_is_sent_again() {
+    let mut w = World::new();
+    let c = w.establish();
+    w.host(c.id, HostEvent::Eof);
+    assert!(only(&w.flush()).is(Flags::FIN));
+    let again = only(&w.wait(Duration::from_millis(250)));
+    assert!(again.is(Flags::FIN) && again.tcp.seq == c.ours);
+    let ack = w.tcp(c.guest, c.ours.wrapping_add(1), Flags::ACK);
+    w.segment(&ack, 0);
+    w.flush();
+    assert_eq!(w.engine.flow(c.id).unwrap().state, "fin-wait-2");
+}
+
+#[test]
+fn an_idle_connection_asks_for_no_time() {
+    let mut w = World::new();
+    let c = w.establish();
+    let data = w.tcp(c.guest, c.ours, Flags::ACK);
+    w.segment(&data, 3);
+    w.flush();
+    w.host(c.id, HostEvent::Sent(3));
+    w.receive(c.id, 3);
+    w.flush();
+    let ack = w.tcp(c.guest.wrapping_add(3), c.ours.wrapping_add(3), Flags::ACK);
+    w.segment(&ack, 0);
+    w.flush();
+    // What was armed meanwhile may fire once and finds nothing to do; from then on there is keepalive only.
+    assert_eq!(w.wait(Duration::from_secs(5)), []);
+    let rest = w.engine.next_deadline().unwrap().since(w.now);
+    assert!(rest > Duration::from_secs(7000), "{rest:?}");
+}

@@ -225,3 +225,59 @@ fn names_over_tcp_try_the_resolvers_in_turn() {
     assert!(only(&w.flush()).is(Flags::RST));
     w.assert_empty();
 }
+
+#[test]
+fn a_lost_syn_ack_is_sent_again_and_given_up_at_last() {
+    let mut w = World::new();
+    let id = w.dial();
+    w.host(id, HostEvent::Connected);
+    let first = only(&w.flush());
+    // The guest's SYN again is answered at once, but once only: the timer does the rest.
+    let syn = w.syn();
+    w.segment(&syn, 0);
+    assert_eq!(only(&w.flush()).tcp.seq, first.tcp.seq);
+    w.segment(&syn, 0);
+    assert_eq!(w.flush(), []);
+    let actions = w.wait(Duration::from_secs(120));
+    let (last, again) = segments(&actions).split_last().map(|(l, a)| (l.clone(), a.to_vec())).unwrap();
+    assert_eq!(again.len(), 4);
+    assert!(again.iter().all(|s| s.is(Flags::SYN.with(Flags::ACK)) && s.tcp.seq == first.tcp.seq));
+    assert!(last.is(Flags::RST));
+    assert_eq!(closed(&actions), Some(Close::Reset));
+    w.assert_empty();
+}
+
+#[test]
+fn a_guest_that_gives_up_while_the_host_connects_frees_the_socket() {
+    let mut w = World::new();
+    w.dial();
+    let far = w.tcp(IRS.wrapping_add(5000), 0, Flags::RST);
+    w.segment(&far, 0);
+    assert_eq!(w.flush(), []);
+    let rst = w.tcp(IRS.wrapping_add(1), 0, Flags::RST);
+    w.segment(&rst, 0);
+    assert_eq!(closed(&w.flush()), Some(Close::Reset));
+    w.assert_empty();
+}
+
+#[test]
+fn a_guest_that_refuses_us_or_is_silent_is_told_to_the_host() {
+    let mut w = World::new();
+    let (guest, remote) = (w.guest, w.remote);
+    w.run(|e, cx| e.connect(cx, guest, remote)).unwrap();
+    let ours = only(&w.flush()).tcp.seq;
+    // A reset must acknowledge our SYN.
+    let mut rst = w.tcp(0, ours, Flags::RST.with(Flags::ACK));
+    w.segment(&rst, 0);
+    assert_eq!(closed(&w.flush()), None);
+    rst.ack = ours.wrapping_add(1);
+    w.segment(&rst, 0);
+    assert_eq!(closed(&w.flush()), Some(Close::Reset));
+    w.assert_empty();
+
+    w.run(|e, cx| e.connect(cx, guest, remote)).unwrap();
+    let actions = w.wait(Duration::from_secs(120));
+    assert_eq!(segments(&actions).iter().filter(|s| s.is(Flags::SYN)).count(), 6);
+    assert_eq!(closed(&actions), Some(Close::Reset));
+    w.assert_empty();
+}

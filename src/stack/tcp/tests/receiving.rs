@@ -170,3 +170,121 @@ fn an_answer_carries_the_acknowledgement_and_a_missing_answer_does_not_delay_it_
     assert!(segments(&w.flush()).is_empty());
     assert_eq!(only(&w.wait(Duration::from_millis(3))).tcp.ack, seq.wrapping_add(10));
 }
+
+#[test]
+fn a_guest_that_asks_about_a_closed_window_is_told() {
+    let mut w = World::new();
+    let c = w.establish();
+    let mut data = w.tcp(c.guest, c.ours, Flags::ACK);
+    // The host takes nothing: the window closes.
+    let closed = loop {
+        w.segment(&data, 60_000);
+        let Some(ack) = segments(&w.flush()).pop() else { continue };
+        data.seq = ack.tcp.ack;
+        if ack.tcp.window == 0 {
+            break ack;
+        }
+    };
+    let held = w.live.len();
+    // Linux asks by an old number without data, others by a byte beyond the window.
+    let mut probes = [(data.clone(), 0), (data.clone(), 1)];
+    probes[0].0.seq = data.seq.wrapping_sub(1);
+    for (probe, len) in &probes {
+        w.wait(Duration::from_secs(1));
+        w.segment(probe, *len);
+        let answer = only(&w.flush());
+        assert_eq!((answer.tcp.ack, answer.tcp.window), (closed.tcp.ack, 0), "{probe:?}");
+    }
+    assert_eq!(w.live.len(), held);
+    // It has reopened and the word of it was lost: the next question is answered by it.
+    w.host(c.id, HostEvent::Sent(60_000));
+    w.flush();
+    w.host(c.id, HostEvent::Sent(400_000));
+    assert!(window(&only(&w.flush())) > 0);
+    w.wait(Duration::from_secs(1));
+    w.segment(&probes[0].0, 0);
+    assert!(window(&only(&w.flush())) >= 65536);
+}
+
+#[test]
+fn what_lies_beyond_a_gap_is_bounded_and_a_filled_gap_frees_it() {
+    let mut w = World::new();
+    let c = w.establish();
+    // Every other byte: no two can share a buffer.
+    for n in 0..2000 {
+        let data = w.tcp(c.guest.wrapping_add(1 + 2 * n), c.ours, Flags::ACK);
+        w.segment(&data, 1);
+        w.flush();
+    }
+    let held = w.engine.pool.held;
+    assert!(held.tap + held.small <= w.engine.pool.limits.flow_small_slots, "{held:?}");
+    assert_eq!(w.live.len(), (held.tap + held.small) as usize);
+    assert!(w.counters.dropped(DropReason::NoRoom) > 1000);
+    // All of it in one piece.
+    let data = w.tcp(c.guest, c.ours, Flags::ACK);
+    w.segment(&data, 4000);
+    let actions = w.flush();
+    assert_eq!(sent(&actions), 4000);
+    w.host(c.id, HostEvent::Sent(4000));
+    w.flush();
+    assert!(w.live.is_empty());
+    assert_eq!(w.engine.pool.held, Held::default());
+}
+
+/// Segments of any length from any place, over and over, as no honest guest sends them: each byte of the stream must come
+/// out once and in order, whichever buffer it came in.
+#[test]
+fn overlapping_segments_in_any_order_make_one_stream() {
+    const LEN: u32 = 60_000;
+    for seed in 1..=40u64 {
+        let mut w = World::new();
+        let c = w.establish();
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut roll = |n: u32| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 33) as u32 % n
+        };
+        // What each buffer holds, by offset within it: places in the stream.
+        let mut content = std::collections::HashMap::<BufId, Vec<u32>>::new();
+        let mut taken = 0;
+        for round in 0u32.. {
+            assert!(round < 20_000, "seed {seed}: stuck at {taken}");
+            let from = if roll(3) == 0 { taken } else { (taken + roll(30_000)).saturating_sub(9000) };
+            let from = from.min(LEN - 1);
+            let most = [3, 1500, 9000][roll(3) as usize];
+            let len = (1 + roll(most)).min(LEN - from);
+            let next = BufId::new(if len <= 4096 { Class::Small } else { Class::Tap }, w.next_buf);
+            content.insert(next, (0..66).map(|_| u32::MAX).chain(from..from + len).collect());
+            let data = w.tcp(c.guest.wrapping_add(from), c.ours, Flags::ACK);
+            w.segment(&data, len as usize);
+            for action in w.flush() {
+                match action {
+                    Action::Copy { from, to } => {
+                        let bytes = content[&from.buf][from.off as usize..][..from.len as usize].to_vec();
+                        let at = content.get_mut(&to.buf).unwrap();
+                        at.resize(at.len().max((to.off + to.len) as usize), u32::MAX);
+                        at[to.off as usize..][..to.len as usize].copy_from_slice(&bytes);
+                    }
+                    Action::SendStream(id, spans) => {
+                        let places: Vec<u32> = spans
+                            .iter()
+                            .flat_map(|s| content[&s.buf][s.off as usize..][..s.len as usize].to_vec())
+                            .collect();
+                        let n = 1 + roll(places.len() as u32);
+                        assert!((taken..).zip(&places).all(|(want, got)| want == *got), "seed {seed}");
+                        taken += n;
+                        w.host(id, HostEvent::Sent(n as usize));
+                    }
+                    _ => {}
+                }
+            }
+            if taken == LEN {
+                break;
+            }
+        }
+        w.flush();
+        assert!(w.live.is_empty(), "seed {seed}: {:?}", w.live);
+    }
+}

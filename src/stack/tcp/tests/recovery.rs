@@ -183,3 +183,20 @@ fn frames_join_buffers_and_short_ones_are_packed() {
     let frame = only(&w.flush());
     assert_eq!((frame.len, frame.spans.len()), (50_000, 5));
 }
+
+#[test]
+fn a_guest_that_took_its_window_back_is_not_given_up_while_it_answers() {
+    let mut w = World::new();
+    let (c, _) = sending(&mut w, 100_000);
+    // Its memory is short: it has dropped what was on its way, and says so to whatever comes (RFC 9293 section 3.8.6).
+    for _ in 0..200 {
+        let frames = segments(&w.wait(Duration::from_secs(30)));
+        assert!((1..=10).contains(&frames.len()), "{frames:?}");
+        assert!(frames.iter().all(|f| f.tcp.flags == Flags::ACK && f.tcp.seq == c.ours), "{frames:?}");
+        ack(&mut w, c, 0, &[], 0);
+    }
+    // Its window opens: what has not been sent again goes out.
+    assert!(!segments(&ack(&mut w, c, 0, &[], 65535)).is_empty());
+    ack(&mut w, c, 100_000, &[], 65535);
+    assert!(w.live.is_empty());
+}
