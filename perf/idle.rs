@@ -84,7 +84,7 @@ fn run(bench: &Bench) -> Result<Guest, Box<dyn Error>> {
 }
 
 /// Proportional set size of these processes, in MiB, without the command that they run.
-fn pss(processes: &[u32]) -> Result<f64, Box<dyn Error>> {
+pub fn pss(processes: &[u32]) -> Result<f64, Box<dyn Error>> {
     let mut kib = 0.0;
     for pid in processes {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();

@@ -16,7 +16,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 const CLIENTS: usize = 16;
-const PORT: u16 = 7002;
+/// Where the echo server listens.
+pub const PORT: u16 = 7002;
 /// Longest latency that the histogram tells apart, in nanoseconds, to two digits.
 const LONGEST: u64 = 10_000_000_000;
 
@@ -56,7 +57,12 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<(), Box<dyn Error>>
     Ok(())
 }
 
-fn exchange(place: Place<'_>, server: SocketAddr, time: Duration) -> Result<Histogram<u64>, Box<dyn Error>> {
+/// Latencies of requests from `place`, sixteen at a time.
+pub fn exchange(
+    place: Place<'_>,
+    server: SocketAddr,
+    time: Duration,
+) -> Result<Histogram<u64>, Box<dyn Error>> {
     let streams = (0..CLIENTS).map(|_| place.tcp_connect(server)).collect::<Result<Vec<_>, _>>()?;
     let end = Instant::now() + time;
     let mut all = Histogram::new_with_bounds(1, LONGEST, 2)?;

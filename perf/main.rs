@@ -4,6 +4,7 @@
 //! machine does falls on all alike. The client is in the guest, the server behind a veth in another namespace. Bars are
 //! those that the project set itself. See NOTES.md for how each figure is taken and for traps.
 
+mod crowd;
 mod idle;
 mod latency;
 mod report;
@@ -29,7 +30,7 @@ pub struct Options {
     #[arg(long, default_value_t = 3)]
     seconds: u32,
     /// What to measure
-    #[arg(long, value_delimiter = ',', default_value = "tcp,udp,latency,start,idle,many")]
+    #[arg(long, value_delimiter = ',', default_value = "tcp,udp,latency,crowd,start,idle,many")]
     only: Vec<String>,
     /// Who takes part, besides the direct path
     #[arg(long, value_delimiter = ',', default_value = "ringtap,slirp4netns,pasta")]
@@ -37,6 +38,9 @@ pub struct Options {
     /// Put the client behind a bridge made inside the namespace, as a container is
     #[arg(long)]
     bridge: bool,
+    /// Take every figure in the namespace itself and behind a bridge, in turn
+    #[arg(long, conflicts_with = "bridge")]
+    both: bool,
     /// Streams of the TCP transfers
     #[arg(long, value_delimiter = ',', default_value = "1,4")]
     streams: Vec<u32>,
@@ -49,6 +53,15 @@ pub struct Options {
     /// Instances for `many`
     #[arg(long, default_value_t = 150)]
     instances: usize,
+    /// Idle connections for `crowd`
+    #[arg(long, default_value_t = 10_000)]
+    idle: usize,
+    /// Dial this server and hold the idle connections
+    #[arg(long, hide = true)]
+    hold: Option<std::net::SocketAddr>,
+    /// Accept such connections here
+    #[arg(long, hide = true)]
+    accept: Option<std::net::SocketAddr>,
     /// Be the client of `latency` against this server
     #[arg(long, hide = true)]
     client: Option<std::net::SocketAddr>,
@@ -62,6 +75,8 @@ pub struct Bench {
     lab: Lab,
     options: Options,
     ringtap: PathBuf,
+    /// The client is behind a bridge now.
+    bridge: bool,
 }
 
 impl Bench {
@@ -71,6 +86,10 @@ impl Bench {
         let mut here = vec![Contender::Direct];
         here.extend(all.into_iter().filter(|c| self.asked(c.name()) && c.installed()));
         here
+    }
+
+    fn wanted(&self, figure: &str) -> bool {
+        self.options.only.iter().any(|o| o == figure)
     }
 
     fn asked(&self, name: &str) -> bool {
@@ -86,7 +105,7 @@ impl Bench {
         let guest = contender.start(&self.lab, &Start { mtu, as_user: true, options })?;
         let inner = match contender {
             Contender::Direct => None,
-            _ if self.options.bridge => Some(guest.behind_bridge(&self.lab, mtu)?),
+            _ if self.bridge => Some(guest.behind_bridge(&self.lab, mtu)?),
             _ => None,
         };
         Ok((guest, inner))
@@ -99,38 +118,69 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{}", latency::client(server, Duration::from_secs(options.seconds.into()))?);
         return Ok(());
     }
+    if let Some(server) = options.hold {
+        return Ok(crowd::hold(server, options.idle)?);
+    }
+    if let Some(at) = options.accept {
+        return Ok(crowd::accept(at)?);
+    }
     let ringtap = std::env::current_exe()?.with_file_name("").join("../ringtap").canonicalize()?;
     // Shown at a place that the lab's ordinary user may enter.
     let lab = Lab::with_binds(&[(&ringtap, "ringtap")])?;
     let ringtap = lab.bin("ringtap");
-    let bench = Bench { lab, options, ringtap };
-    let mut report = Report::default();
-    let wanted = |name: &str| bench.options.only.iter().any(|o| o == name);
+    let places: &[bool] = match (options.both, options.bridge) {
+        (true, _) => &[false, true],
+        (_, bridge) => &[bridge][..],
+    };
+    let mut reports: Vec<_> = places.iter().map(|&bridge| Report::new(bridge)).collect();
+    let mut bench = Bench { lab, options, ringtap, bridge: false };
     for round in 1..=bench.options.rounds {
-        eprintln!("round {round} of {}", bench.options.rounds);
-        if wanted("tcp") {
-            tcp::measure(&bench, &mut report)?;
-        }
-        if wanted("udp") {
-            udp::measure(&bench, &mut report)?;
-        }
-        if wanted("latency") {
-            latency::measure(&bench, &mut report)?;
-        }
-        if wanted("start") {
-            start::measure(&bench, &mut report)?;
+        for report in &mut reports {
+            bench.bridge = report.bridge;
+            let place = if bench.bridge { ", behind a bridge" } else { "" };
+            eprintln!("round {round} of {}{place}", bench.options.rounds);
+            take(&bench, report, round)?;
         }
     }
-    if wanted("idle") {
-        idle::memory(&bench, &mut report)?;
+    for report in &mut reports {
+        bench.bridge = report.bridge;
+        if bench.wanted("crowd") {
+            crowd::still(&bench, report)?;
+        }
     }
-    if wanted("many") {
-        idle::many(&bench, &mut report)?;
+    // These have no traffic that could take another way.
+    if bench.wanted("start") {
+        for _ in 0..bench.options.rounds {
+            start::measure(&bench, &mut reports[0])?;
+        }
     }
-    let text = report.markdown(&bench);
+    if bench.wanted("idle") {
+        idle::memory(&bench, &mut reports[0])?;
+    }
+    if bench.wanted("many") {
+        idle::many(&bench, &mut reports[0])?;
+    }
+    let text = report::markdown(&mut reports, &bench);
     println!("{text}");
     if bench.options.write {
         std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("perf/RESULTS.md"), text)?;
+    }
+    Ok(())
+}
+
+/// One round of what travels.
+fn take(bench: &Bench, report: &mut Report, round: u32) -> Result<(), Box<dyn Error>> {
+    if bench.wanted("tcp") {
+        tcp::measure(bench, report)?;
+    }
+    if bench.wanted("udp") {
+        udp::measure(bench, report)?;
+    }
+    if bench.wanted("latency") {
+        latency::measure(bench, report)?;
+    }
+    if bench.wanted("crowd") {
+        crowd::measure(bench, report, round)?;
     }
     Ok(())
 }

@@ -8,8 +8,10 @@ use std::process::Command;
 const COLUMNS: [&str; 6] = ["direct", "ringtap", "slirp4netns", "pasta", "unshare", "rootlesskit"];
 
 /// Rows of samples by column, in the order of their first sample.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Report {
+    /// Of a client behind a bridge.
+    pub bridge: bool,
     rows: Vec<Row>,
     /// Bars that are not ratios of two columns: what, value, bound, whether less is better.
     bars: Vec<Bar>,
@@ -51,6 +53,11 @@ fn show(value: f64) -> String {
 }
 
 impl Report {
+    /// Nothing measured yet.
+    pub fn new(bridge: bool) -> Self {
+        Self { bridge, rows: Vec::new(), bars: Vec::new() }
+    }
+
     /// Adds one sample.
     pub fn add(&mut self, row: &str, column: &'static str, value: f64) {
         eprintln!("  {row}, {column}: {}", show(value));
@@ -82,7 +89,7 @@ impl Report {
         }
     }
 
-    fn ratios(&mut self) {
+    fn ratios(&mut self, idle: usize) {
         for (way, at_1500, of_direct, bar_1500) in
             [("to server", 8.0, 0.45, 10.0), ("to guest", 6.0, 0.85, 7.0)]
         {
@@ -113,24 +120,25 @@ impl Report {
         self.ratio(crate::latency::MEDIAN, "slirp4netns", 0.8, true);
         self.ratio(crate::latency::COST, "slirp4netns", 0.6, true);
         self.ratio(crate::latency::CONNECTS, "slirp4netns", 1.5, false);
+        self.crowd(idle);
         self.ratio(crate::start::ROW, "unshare", 3.0, true);
         self.ratio(crate::start::ROW, "rootlesskit", 0.3, true);
     }
 
-    /// All tables.
-    pub fn markdown(&mut self, bench: &Bench) -> String {
-        self.ratios();
-        let mut out = String::from("# Results of `perf/run`\n\n");
-        let o = &bench.options;
-        let place =
-            if o.bridge { "behind a bridge made inside the namespace" } else { "in the namespace itself" };
-        let _ = writeln!(
-            out,
-            "Medians of {} rounds, {} s a transfer; contenders in turn; the client {place}. {}\n",
-            o.rounds,
-            o.seconds,
-            machine()
-        );
+    /// Others beside many idle connections, against the same beside none.
+    fn crowd(&mut self, idle: usize) {
+        for (of, more_is_better) in crate::crowd::ROWS {
+            let name = crate::crowd::row(of, idle);
+            let pair = (self.median(&name, "ringtap"), self.median(&crate::crowd::row(of, 0), "ringtap"));
+            if let (Some(beside), Some(alone)) = pair {
+                let bound = if more_is_better { 0.8 } else { 1.2 };
+                self.bar(&format!("{name}: to beside none"), beside / alone, bound, !more_is_better);
+            }
+        }
+    }
+
+    /// The tables of one place.
+    fn tables(&self, out: &mut String) {
         let used: Vec<_> = COLUMNS
             .into_iter()
             .filter(|c| self.rows.iter().any(|r| r.samples.iter().any(|(name, _)| name == c)))
@@ -147,15 +155,35 @@ impl Report {
             let (slirp, direct) = (to("slirp4netns"), to("direct"));
             let _ = writeln!(out, "| {} | {} | {slirp} | {direct} |", row.name, cells.join(" | "));
         }
-        let _ = writeln!(out, "\n## Bars\n\n| bar | seen | bound | |\n|---|---|---|---|");
+        let _ = writeln!(out, "\n### Bars\n\n| bar | seen | bound | |\n|---|---|---|---|");
         for bar in &self.bars {
             let met = if bar.at_most { bar.seen <= bar.bound } else { bar.seen >= bar.bound };
             let bound = format!("{} {}", if bar.at_most { "at most" } else { "at least" }, show(bar.bound));
             let verdict = if met { "met" } else { "**missed**" };
             let _ = writeln!(out, "| {} | {} | {bound} | {verdict} |", bar.what, show(bar.seen));
         }
-        out
     }
+}
+
+/// All tables of all places.
+pub fn markdown(reports: &mut [Report], bench: &Bench) -> String {
+    let o = &bench.options;
+    let mut out = format!(
+        "# Results of `perf/run`\n\nMedians of {} rounds, {} s a transfer; contenders in turn. {}\n",
+        o.rounds,
+        o.seconds,
+        machine()
+    );
+    for report in reports {
+        report.ratios(o.idle);
+        let place = match report.bridge {
+            true => "The client behind a bridge made inside the namespace (not that of the direct path)",
+            false => "The client in the namespace itself",
+        };
+        let _ = writeln!(out, "\n## {place}\n");
+        report.tables(&mut out);
+    }
+    out
 }
 
 fn first_line(program: &str) -> Option<String> {

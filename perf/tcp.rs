@@ -3,7 +3,7 @@
 use crate::Bench;
 use crate::report::Report;
 use ringtap::lab::contender::Contender;
-use ringtap::lab::{Guest, Place, addr};
+use ringtap::lab::{Guest, LabError, Place, Running, addr};
 use serde_json::Value;
 use std::error::Error;
 use std::fs;
@@ -13,10 +13,8 @@ use std::time::Duration;
 
 /// Takes each figure once, contenders in turn.
 pub fn measure(bench: &Bench, report: &mut Report) -> Result<(), Box<dyn Error>> {
+    let _server = server(bench)?;
     let server = addr::SERVER_V4.to_string();
-    let internet = bench.lab.internet();
-    let mut iperf3 = internet.command("iperf3")?;
-    let _server = internet.spawn(iperf3.args(["-s", "-B", &server]).stdout(Stdio::null()))?;
     for &mtu in &bench.options.mtus {
         for contender in bench.contenders() {
             // The direct path has one MTU, that of the link.
@@ -46,14 +44,23 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<(), Box<dyn Error>>
     Ok(())
 }
 
-struct Transfer {
-    /// Received, in bits a second.
-    rate: f64,
-    /// Received.
-    bytes: f64,
+/// An iperf3 server behind the link.
+pub fn server(bench: &Bench) -> Result<Running, LabError> {
+    let internet = bench.lab.internet();
+    let mut iperf3 = internet.command("iperf3")?;
+    internet.spawn(iperf3.args(["-s", "-B", &addr::SERVER_V4.to_string()]).stdout(Stdio::null()))
 }
 
-fn transfer(
+/// What one transfer came to.
+pub struct Transfer {
+    /// Received, in bits a second.
+    pub rate: f64,
+    /// Received.
+    pub bytes: f64,
+}
+
+/// `streams` streams from `place` for so many seconds.
+pub fn transfer(
     place: Place<'_>,
     server: &str,
     seconds: u32,

@@ -1,0 +1,211 @@
+//! What many idle connections cost: memory, wake-ups, and the throughput and latency of the others.
+//!
+//! Two programs of their own hold the ends, so that each stays below the descriptor limit: a client in the place, which
+//! dials one connection after the other and hears one byte echoed on each, and a server that keeps what it accepted.
+//! Both sit still from then on. The same figures are taken with and without them in one run of one guest, either first
+//! in turn. The client goes by resets: TIME_WAIT of ten thousand tuples would be measured with the next figures.
+
+use crate::Bench;
+use crate::idle::pss;
+use crate::latency::{self, exchange};
+use crate::report::Report;
+use crate::tcp::{self, transfer};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use ringtap::lab::contender::Contender;
+use ringtap::lab::{Guest, Place, Running, Server, addr};
+use socket2::SockRef;
+use std::error::Error;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+const PORT: u16 = 7003;
+/// Buffers that the handshakes passed through go back ten seconds after the last of them.
+const SETTLE: Duration = Duration::from_secs(12);
+/// How long wake-ups are counted.
+const WATCH: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Rows of the figures, without the number of idle connections.
+pub const ROWS: [(&str, bool); 3] = [
+    ("TCP 1 stream to server beside idle connections, Gbit/s", true),
+    ("TCP 1 stream to guest beside idle connections, Gbit/s", true),
+    ("TCP request-response beside idle connections, median us", false),
+];
+
+/// A row's name with `idle` connections open.
+pub fn row(of: &str, idle: usize) -> String {
+    of.replace("beside idle", &format!("beside {idle} idle"))
+}
+
+/// Takes each figure once with the idle connections and once without.
+pub fn measure(bench: &Bench, report: &mut Report, round: u32) -> Result<(), Box<dyn Error>> {
+    if !bench.asked("ringtap") {
+        return Ok(());
+    }
+    let _iperf3 = tcp::server(bench)?;
+    let echo = SocketAddr::new(addr::SERVER_V4.into(), latency::PORT);
+    let _echo = Server::tcp_echo(bench.lab.internet().tcp_listener(echo)?)?;
+    let (guest, inner) = bench.guest(&Contender::Ringtap(bench.ringtap.clone()), 1500)?;
+    let place = inner.as_ref().unwrap_or(&guest).place();
+    let mut turns = [0, bench.options.idle];
+    if round.is_multiple_of(2) {
+        turns.reverse();
+    }
+    for idle in turns {
+        let crowd = if idle > 0 { Some(Crowd::open(bench, &guest, place, idle)?) } else { None };
+        for (options, (of, _)) in [&[][..], &["-R"][..]].into_iter().zip(ROWS) {
+            let bits = transfer(place, &addr::SERVER_V4.to_string(), bench.options.seconds, 1, options)?;
+            report.add(&row(of, idle), "ringtap", bits.rate / 1e9);
+        }
+        let seen = exchange(place, echo, Duration::from_secs(bench.options.seconds.into()))?;
+        report.add(&row(ROWS[2].0, idle), "ringtap", seen.value_at_quantile(0.5) as f64 / 1e3);
+        if let Some(crowd) = crowd {
+            crowd.close(&guest)?;
+        }
+    }
+    Ok(())
+}
+
+/// Memory of each idle connection, and what wakes the processes while all sit still.
+pub fn still(bench: &Bench, report: &mut Report) -> Result<(), Box<dyn Error>> {
+    if !bench.asked("ringtap") {
+        return Ok(());
+    }
+    let (guest, inner) = bench.guest(&Contender::Ringtap(bench.ringtap.clone()), 1500)?;
+    let place = inner.as_ref().unwrap_or(&guest).place();
+    let idle = bench.options.idle;
+    // Code and tables that the first connections bring in are not the idle ones' cost.
+    Crowd::open(bench, &guest, place, 16)?.close(&guest)?;
+    std::thread::sleep(SETTLE);
+    let before = pss(&guest.processes()[1..])?;
+    let crowd = Crowd::open(bench, &guest, place, idle)?;
+    std::thread::sleep(SETTLE);
+    let each = (pss(&guest.processes()[1..])? - before) * 1024.0 / idle as f64;
+    let what = format!("memory of each of {idle} idle connections, KiB PSS");
+    report.add(&what, "ringtap", each);
+    report.bar(&what, each, 2.0, true);
+    let count = wake_ups(&guest)?;
+    std::thread::sleep(WATCH);
+    let what = format!("wake-ups in {} s with {idle} idle connections", WATCH.as_secs());
+    report.add(&what, "ringtap", (wake_ups(&guest)? - count) as f64);
+    crowd.close(&guest)
+}
+
+/// Idle connections.
+struct Crowd {
+    client: Running,
+    server: Running,
+    /// Descriptors of the contender before.
+    before: usize,
+}
+
+impl Crowd {
+    fn open(bench: &Bench, guest: &Guest, place: Place<'_>, count: usize) -> Result<Self, Box<dyn Error>> {
+        let at = SocketAddr::new(addr::SERVER_V4.into(), PORT).to_string();
+        let before = descriptors(guest);
+        let server = ready(bench.lab.internet(), &["--accept", &at])?;
+        let client = ready(place, &["--hold", &at, "--idle", &count.to_string()])?;
+        let held = descriptors(guest) - before;
+        if held < count {
+            return Err(format!("{held} descriptors for {count} connections").into());
+        }
+        Ok(Self { client, server, before })
+    }
+
+    /// Ends them, and waits until nothing is left of them.
+    fn close(self, guest: &Guest) -> Result<(), Box<dyn Error>> {
+        let Self { client, server, before } = self;
+        drop(client);
+        // Of ten thousand resets at once the tap's queue drops most; what the server ends reaches the others.
+        drop(server);
+        let end = Instant::now() + PATIENCE;
+        while descriptors(guest) > before {
+            if Instant::now() > end {
+                return Err(format!("{} descriptors are open, {before} were", descriptors(guest)).into());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+}
+
+/// Starts this program with `args` and waits for its first byte.
+fn ready(place: Place<'_>, args: &[&str]) -> Result<Running, Box<dyn Error>> {
+    let this = std::env::current_exe()?;
+    let mut command = place.command(this.to_str().ok_or("the path of this program is not UTF-8")?)?;
+    let mut running = place.spawn(command.args(args).stdout(Stdio::piped()))?;
+    let mut byte = [0];
+    match running.child().stdout.as_mut().map_or(Ok(0), |out| out.read(&mut byte))? {
+        1 => Ok(running),
+        _ => Err(format!("{args:?} ended before it was ready").into()),
+    }
+}
+
+fn raise_limit() -> io::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
+}
+
+fn say_ready() -> io::Result<()> {
+    println!();
+    io::stdout().flush()
+}
+
+/// The program at the client's end: dials, and sits still until it is killed.
+pub fn hold(server: SocketAddr, count: usize) -> io::Result<()> {
+    raise_limit()?;
+    let dial = |_| -> io::Result<TcpStream> {
+        let mut stream = TcpStream::connect(server)?;
+        SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(&[1])?;
+        stream.read_exact(&mut [0])?;
+        Ok(stream)
+    };
+    let _held = (0..count).map(dial).collect::<io::Result<Vec<_>>>()?;
+    say_ready()?;
+    loop {
+        std::thread::park();
+    }
+}
+
+/// The program at the server's end: answers one byte, and keeps the connection.
+pub fn accept(at: SocketAddr) -> io::Result<()> {
+    raise_limit()?;
+    let listener = TcpListener::bind(at)?;
+    say_ready()?;
+    let mut held = Vec::new();
+    loop {
+        let (mut stream, _) = listener.accept()?;
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        stream.write_all(&byte)?;
+        held.push(stream);
+    }
+}
+
+/// The contender's processes; the first is the holder of the namespace.
+fn contender(guest: &Guest) -> Vec<u32> {
+    guest.processes().split_off(1)
+}
+
+fn descriptors(guest: &Guest) -> usize {
+    let count = |pid| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+    contender(guest).into_iter().map(count).sum()
+}
+
+/// Times that a thread of the contender was switched to another so far: one that sleeps is not.
+fn wake_ups(guest: &Guest) -> io::Result<u64> {
+    let mut sum = 0;
+    for pid in contender(guest) {
+        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let text = fs::read_to_string(task?.path().join("status"))?;
+            let counts = text.lines().filter_map(|l| l.split_once("ctxt_switches:"));
+            sum += counts.filter_map(|(_, n)| n.trim().parse::<u64>().ok()).sum::<u64>();
+        }
+    }
+    Ok(sum)
+}
