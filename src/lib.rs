@@ -11,13 +11,14 @@
 //! control            life cycle of plane and child, state directory, resolv.conf watch
 //! plane              a shard's loop: actions -> SQEs, completions -> events
 //! stack              sans-IO slirp stack: arp, ndp, icmp, udp, dhcp, dns, tcp
+//! relay              sans-IO relays of published ports: who is whose, what goes where
 //! nat                translation and policy
 //! netns              user namespaces, id maps, mounts, netlink, child init
 //! ring               reactor over the io-uring crate; owns the memory the kernel writes to
 //! tap wire flow buf sandbox msg config
 //! ```
 //!
-//! The sans-IO core (`stack`, `nat`, `flow`, `wire`) never sees a clock, a descriptor, a system call or payload bytes:
+//! The sans-IO core (`stack`, `relay`, `nat`, `flow`, `wire`) never sees a clock, a descriptor, a system call or payload bytes:
 //! see [`stack`] for how frames, host events and time go in and actions come out.
 
 // Unsafe code lives in `ring`, `tap`, `netns`, `sandbox` and `buf` only; the module declarations below say so to the
@@ -35,6 +36,7 @@ pub mod msg;
 pub mod nat;
 pub mod netns;
 pub mod plane;
+pub mod relay;
 pub mod ring;
 pub mod sandbox;
 pub mod stack;

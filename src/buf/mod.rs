@@ -16,6 +16,7 @@
 //! Limits: at most 2^24 buffers a class; offsets and lengths below 2^32.
 
 pub mod arena;
+pub mod join;
 
 pub use arena::{Arena, ArenaConfig, ArenaCounters};
 

@@ -8,6 +8,7 @@
 pub mod attach;
 pub mod log;
 pub mod network_args;
+pub mod relay;
 pub mod run;
 
 use clap::{Parser, Subcommand};
@@ -27,6 +28,8 @@ enum Verb {
     Run(Box<run::RunArgs>),
     /// Give a network to a namespace that exists.
     Attach(Box<attach::AttachArgs>),
+    /// Relay from an address to an address.
+    Relay(relay::RelayArgs),
 }
 
 /// Why a verb did not do its work; one line with cause and remedy.
@@ -43,6 +46,9 @@ pub enum CliError {
     /// It does not work here.
     #[error(transparent)]
     Control(#[from] crate::control::ControlError),
+    /// The relay does not run.
+    #[error(transparent)]
+    Relay(#[from] crate::plane::relays::standalone_udp::RelayError),
 }
 
 impl CliError {
@@ -57,6 +63,7 @@ pub fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Run(args) => args.run(),
         Verb::Attach(args) => args.run(),
+        Verb::Relay(args) => args.run(),
     };
     match outcome {
         Ok(status) => ExitCode::from(status),

@@ -5,7 +5,7 @@
 //! when a segment exceeds the path's MTU, `EIO` when the device cannot segment). So what is sent is kept, with a
 //! reference on its buffers, until its completion says what to do: nothing, once more, or one by one.
 
-use crate::buf::{Span, SpanVec};
+use crate::buf::join;
 use crate::flow::FlowId;
 use crate::stack::Datagrams;
 use slab::Slab;
@@ -47,32 +47,14 @@ impl Outbox {
 /// Cuts a segmented send into its datagrams.
 pub fn singles(data: &Datagrams) -> Vec<Datagrams> {
     let Some(size) = data.segment else { return vec![data.clone()] };
-    let mut out = Vec::new();
-    let mut current = SpanVec::new();
-    let mut room = u32::from(size.max(1));
-    for span in &data.spans {
-        let mut rest: Span = *span;
-        while !rest.is_empty() {
-            let part = rest.take(room);
-            current.push(part);
-            rest = rest.skip(part.len);
-            room -= part.len;
-            if room == 0 {
-                out.push(Datagrams { spans: std::mem::take(&mut current), segment: None, ..data.clone() });
-                room = u32::from(size.max(1));
-            }
-        }
-    }
-    if !current.is_empty() {
-        out.push(Datagrams { spans: current, segment: None, ..data.clone() });
-    }
-    out
+    let parts = join::singles(&data.spans, size);
+    parts.into_iter().map(|spans| Datagrams { spans, segment: None, ..data.clone() }).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::buf::{BufId, Class};
+    use crate::buf::{BufId, Class, Span};
     use smallvec::smallvec;
 
     #[test]

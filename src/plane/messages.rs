@@ -24,7 +24,8 @@ impl Shard {
         }
         match c.result {
             Ok(_) => {
-                if let Data::Message { from: Some(from), data, segment, tos, ttl, truncated: false } = c.data
+                if let Data::Message { from: Some(from), data, segment, tos, ttl, truncated: false, .. } =
+                    c.data
                 {
                     let data = self.shrink_payload(data);
                     if flow.kind() == Kind::Ping {
@@ -113,6 +114,7 @@ impl Shard {
         let data = &pending.data;
         let message = Message {
             to: Some(data.to),
+            from: None,
             head: &data.head,
             spans: &data.spans,
             segment: data.segment,

@@ -14,6 +14,7 @@ mod errqueue;
 mod frames;
 mod messages;
 mod pcap;
+pub mod relays;
 mod shard;
 mod sockets;
 mod streams;

@@ -3,10 +3,10 @@
 //! What an entry carries is taken first, by its kind alone: a buffer becomes owned, a descriptor gets an owner. Only
 //! then is the operation looked up. If it is gone (which would be a bug, and is counted) nothing leaks.
 
-use super::message::{CONTROL_LEN, decode_control, decode_name};
+use super::message::{CONTROL_LEN, Local, decode_control, decode_name};
 use super::slots::Kind;
 use super::{OpId, Ring};
-use crate::buf::{Class, Span};
+use crate::buf::{Class, HOST_SLOT, Span};
 use io_uring::cqueue;
 use io_uring::types::RecvMsgOut;
 use nix::errno::Errno;
@@ -19,6 +19,7 @@ const NAME_ROOM: usize = 32;
 const OUT_HEADER: usize = 16;
 /// First byte of payload in a slot that a multishot `recvmsg` filled.
 pub(super) const PAYLOAD_AT: usize = OUT_HEADER + NAME_ROOM + CONTROL_LEN;
+const _: () = assert!(PAYLOAD_AT.is_multiple_of(64) && PAYLOAD_AT + 65_535 <= HOST_SLOT);
 
 /// Says how much room a received message leaves for sender and control messages.
 pub(super) struct Template(pub(super) libc::msghdr);
@@ -47,6 +48,8 @@ pub enum Data {
     Message {
         /// The sender; `None` when the family is not IP.
         from: Option<SocketAddr>,
+        /// Where it was sent to, if the socket reports it (`IP_PKTINFO`, `IPV6_RECVPKTINFO`).
+        to: Option<Local>,
         /// The payload, in a buffer that the receiver of the completion now owns, with one reference.
         data: Span,
         /// Each datagram has this many bytes, the last may have fewer (`UDP_GRO`); `None`: one datagram.
@@ -167,6 +170,7 @@ impl<T: Copy> Ring<T> {
         let control = decode_control(out.control_data());
         Some(Data::Message {
             from: decode_name(out.name_data()),
+            to: control.local,
             data: Span::new(span.buf, PAYLOAD_AT as u32, out.payload_data().len() as u32),
             segment: control.segment,
             tos: control.tos,

@@ -38,6 +38,7 @@ pub mod sockopt;
 
 pub use complete::{Completion, Data};
 pub use error::RingError;
+pub use message::Local;
 pub use ops::Message;
 pub use setup::{FrameReads, Granted, RingConfig};
 pub use slots::OpId;

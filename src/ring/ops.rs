@@ -6,7 +6,7 @@
 //! more than the configured bound completes with `ENOMEM`.
 
 use super::complete::TEMPLATE;
-use super::message::{Control, encode_name};
+use super::message::{Control, Local, encode_name};
 use super::slots::{Kind, Lent};
 use super::{Completion, Data, FrameReads, OpId, PendingShutdown, Ring};
 use crate::buf::{Span, TAP_SLOT};
@@ -28,6 +28,8 @@ const MAX_VECTORS: usize = 1024;
 pub struct Message<'a> {
     /// Destination; `None` for a connected socket.
     pub to: Option<SocketAddr>,
+    /// Source address; `None`: the socket's own, or the routing table's choice.
+    pub from: Option<Local>,
     /// Bytes that go first; copied.
     pub head: &'a [u8],
     /// Payload, in order.
@@ -167,7 +169,7 @@ impl<T: Copy> Ring<T> {
             block.header.msg_namelen = encode_name(to, &mut block.name);
         }
         let family = message.to.map(|to| to.ip());
-        block.control = Control::outgoing(family, message.segment, message.ttl, message.tos);
+        block.control = Control::outgoing(family, message.from, message.segment, message.ttl, message.tos);
         self.send_block(fd, lent, tag)
     }
 

@@ -8,7 +8,7 @@
 
 use super::Cx;
 use super::action::{Action, Emit};
-use super::udp_join::MAX_SEGMENTS;
+use crate::buf::join::MAX_SEGMENTS;
 use crate::buf::{Span, SpanVec};
 use crate::flow::DropReason;
 use crate::wire::ip::IpOut;

@@ -13,7 +13,7 @@ fn pair(bind: &str) -> (UdpSocket, UdpSocket) {
 }
 
 fn datagram<'a>(to: SocketAddr, spans: &'a [Span]) -> Message<'a> {
-    Message { to: Some(to), head: &[], spans, segment: None, ttl: None, tos: None }
+    Message { to: Some(to), from: None, head: &[], spans, segment: None, ttl: None, tos: None }
 }
 
 /// The message of a completion, with its bytes; releases its buffer.
@@ -130,10 +130,46 @@ fn a_connected_socket_needs_no_address() {
     let mut ring = ring();
     let (ours, theirs) = pair("127.0.0.1:0");
     theirs.connect(ours.local_addr().unwrap()).unwrap();
-    let out = Message { to: None, head: b"hello", spans: &[], segment: None, ttl: None, tos: None };
+    let out =
+        Message { to: None, from: None, head: b"hello", spans: &[], segment: None, ttl: None, tos: None };
     ring.send_message(theirs.as_fd(), &out, 1);
     assert_eq!(next(&mut ring).result, Ok(5));
     let mut got = [0; 8];
     assert_eq!(ours.recv(&mut got).unwrap(), 5);
     assert_all_back(&ring);
+}
+
+#[test]
+fn the_address_used_is_told_and_can_be_chosen() {
+    for (bind, other, mapped) in [("127.0.0.1:0", "127.0.0.2", false), ("[::]:0", "127.0.0.3", true)] {
+        let mut ring = ring();
+        let ours = if mapped { UdpSocket::bind(bind) } else { UdpSocket::bind("0.0.0.0:0") }.unwrap();
+        ours.set_nonblocking(true).unwrap();
+        if mapped {
+            setsockopt(&ours, sockopt::Ipv6RecvPacketInfo, &true).unwrap();
+        } else {
+            setsockopt(&ours, sockopt::Ipv4PacketInfo, &true).unwrap();
+        }
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+        let other: std::net::Ipv4Addr = other.parse().unwrap();
+        let port = ours.local_addr().unwrap().port();
+        client.send_to(b"hello", (other, port)).unwrap();
+        ring.receive_messages(ours.as_fd(), 1);
+        let done = next(&mut ring);
+        let Data::Message { from: Some(from), to: Some(to), data, .. } = done.data else {
+            panic!("{done:?}")
+        };
+        assert_eq!(to.ip.to_canonical(), other);
+        assert_eq!(to.ip.is_ipv6(), mapped);
+        assert_ne!(to.interface, 0);
+        let spans = [data];
+        let out = Message { from: Some(Local { interface: 0, ..to }), ..datagram(from, &spans) };
+        ring.send_message(ours.as_fd(), &out, 2);
+        ring.release(data.buf);
+        assert_eq!(next(&mut ring).result, Ok(5));
+        let mut buf = [0; 16];
+        let (n, seen) = client.recv_from(&mut buf).unwrap();
+        assert_eq!((&buf[..n], seen), (&b"hello"[..], (other, port).into()));
+    }
 }

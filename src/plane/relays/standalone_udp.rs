@@ -1,0 +1,60 @@
+//! A relay of datagrams by itself, without namespaces: from an address to an address, for `ringtap relay`.
+//!
+//! One thread, one ring. Backend sockets are ordinary ones, connected to the target, so the target sees this host as
+//! its client.
+
+use super::udp::{UdpRelays, UdpTag};
+use crate::flow::Time;
+use crate::relay::udp::Limits;
+use crate::ring::{Ring, RingConfig, RingError};
+use std::convert::Infallible;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+/// Completions handled before the actions they caused are carried out, as in a shard.
+const BATCH: usize = 64;
+
+/// Why a relay does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    /// No ring.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// The listener, or the ring once it ran.
+    #[error("udp relay: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Relays what comes to `listener` to `target`, for ever.
+pub fn run(listener: UdpSocket, target: SocketAddr, limits: Limits) -> Result<Infallible, RelayError> {
+    let mut ring: Ring<UdpTag> = Ring::new(RingConfig::default())?;
+    let mut relays = UdpRelays::new(limits, |tag| tag);
+    relays.add(&mut ring, listener.into())?;
+    let origin = Instant::now();
+    let clock = || Time::from_nanos(u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX));
+    loop {
+        ring.wait(relays.poll_timeout().map(|at| at.since(clock())))?;
+        let now = clock();
+        for _ in 0..BATCH {
+            let Some(c) = ring.completion() else { break };
+            relays.handle(&mut ring, now, c.tag, c);
+        }
+        relays.handle_timeout(now);
+        relays.end_batch(&mut ring);
+        while let Some((id, _)) = relays.poll_wanted() {
+            relays.opened(&mut ring, id, backend(target));
+        }
+    }
+}
+
+fn backend(target: SocketAddr) -> io::Result<OwnedFd> {
+    let any = match target {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(target)?;
+    Ok(socket.into())
+}
