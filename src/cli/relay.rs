@@ -4,7 +4,7 @@ use super::CliError;
 use crate::plane::relays::standalone_udp;
 use crate::relay::udp::Limits;
 use clap::Args;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Options of `ringtap relay`.
@@ -36,8 +36,11 @@ impl RelayArgs {
             unanswered: seconds("--udp-unanswered", self.udp_unanswered)?,
             ..Limits::default()
         };
-        let listener = UdpSocket::bind(listen)
+        let listener = standalone_udp::listen(listen)
             .map_err(|e| CliError::option("LISTEN")(format!("cannot listen on {listen}: {e}")))?;
+        // A port of 0 is known only now; and whoever waits for the relay may go on.
+        let at = listener.local_addr().map_err(|e| CliError::option("LISTEN")(e))?;
+        println!("{at}/udp");
         match standalone_udp::run(listener, self.target, limits)? {}
     }
 }

@@ -267,7 +267,7 @@ mod tests {
             control.push(level, -2, &[0; 4]);
         }
         assert_eq!(control.as_slice().len(), 192, "nothing was left out");
-        assert!(192 <= CONTROL_LEN);
+        const { assert!(192 <= CONTROL_LEN) };
         assert_eq!(decode_control(control.as_slice()).local, Some(local("::ffff:192.0.2.1")));
     }
 
@@ -277,6 +277,6 @@ mod tests {
         for _ in 0..20 {
             control.push(1, 2, &[0; 4]);
         }
-        assert_eq!(control.as_slice().len(), CONTROL_LEN);
+        assert_eq!(control.as_slice().len(), CONTROL_LEN / 24 * 24);
     }
 }

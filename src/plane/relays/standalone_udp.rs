@@ -3,10 +3,11 @@
 //! One thread, one ring. Backend sockets are ordinary ones, connected to the target, so the target sees this host as
 //! its client.
 
-use super::udp::{UdpRelays, UdpTag};
+use super::udp::{UdpRelays, UdpTag, prepare};
 use crate::flow::Time;
 use crate::relay::udp::Limits;
 use crate::ring::{Ring, RingConfig, RingError};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -25,6 +26,15 @@ pub enum RelayError {
     /// The listener, or the ring once it ran.
     #[error("udp relay: {0}")]
     Io(#[from] io::Error),
+}
+
+/// A listener whose every datagram tells the address it was sent to.
+pub fn listen(at: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(at), Type::DGRAM.cloexec(), Some(Protocol::UDP))?;
+    let fd = OwnedFd::from(socket);
+    prepare(&fd)?;
+    SockRef::from(&fd).bind(&at.into())?;
+    Ok(fd.into())
 }
 
 /// Relays what comes to `listener` to `target`, for ever.

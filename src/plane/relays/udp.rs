@@ -99,10 +99,10 @@ impl<T: Copy> UdpRelays<T> {
         }
     }
 
-    /// Serves a bound datagram socket from now on; sets every option it needs. Returns its number, which is that of
+    /// Serves a bound datagram socket from now on; sets what [`prepare`] has not. Returns its number, which is that of
     /// [`Path::listener`] and is used again only after [`Self::remove`]. Fails if it is no IP socket.
     pub fn add(&mut self, ring: &mut Ring<T>, fd: OwnedFd) -> io::Result<u32> {
-        listener_options(&fd)?;
+        prepare(&fd)?;
         let entry = self.listeners.vacant_entry();
         let number = u32::try_from(entry.key()).map_err(|_| io::ErrorKind::OutOfMemory)?;
         let receiving = Some(ring.receive_messages(fd.as_fd(), (self.tag)(UdpTag::Listener(number))));
@@ -350,7 +350,10 @@ fn source(local: Local) -> Option<(IpAddr, u32)> {
     (!unusable).then_some((local.ip, if link_local { local.interface } else { 0 }))
 }
 
-fn listener_options(fd: &OwnedFd) -> io::Result<()> {
+/// Sets what a listener needs: `IP_PKTINFO`, `IP_RECVERR`, `UDP_GRO`, large buffers, non-blocking. To be done before
+/// bind(2) by whoever binds: of a datagram that came in before, the kernel no longer says which address it was sent to, so
+/// it would get a mapping of its own. Fails if it is no IP socket.
+pub fn prepare(fd: &OwnedFd) -> io::Result<()> {
     let socket = SockRef::from(fd);
     common_options(fd, LISTENER_BUFFER)?;
     match socket.local_addr()?.as_socket() {
