@@ -91,6 +91,8 @@ pub struct PlaneCounters {
     pub flows_closed: u64,
     /// Flows refused because as many were open as the descriptor limit allows.
     pub flows_refused: u64,
+    /// Clients of published ports shown to the guest as the gateway, because it could not have answered them.
+    pub shown_as_gateway: u64,
     /// Drops by reason, indexed by [`Drop`].
     pub drops: [u64; Drop::ALL.len()],
 }

@@ -3,11 +3,12 @@
 //! Theory of operation. [`Policy::translate`] is asked once per flow (TCP) or once per new destination (UDP, echo), by
 //! address *value*: every spelling of a forbidden address is refused, before and after translation. The gateway
 //! address stands for the host's loopback where that is allowed; the DNS address for the host's resolvers, port 53
-//! only. [`Policy::guest_sees`] is the way back: what source the guest sees for a host-side peer.
+//! only. [`Policy::guest_sees`] is the way back: what source the guest sees for a host-side peer. [`Policy::shown`] is
+//! the same question for the client of a published port, whom the guest must be able to answer through us.
 
 #![forbid(unsafe_code)]
 
-use crate::config::Network;
+use crate::config::{Network, SourceIp};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// What the policy says about a destination.
@@ -21,6 +22,31 @@ pub enum Verdict {
     Refuse,
     /// An address of the guest's own network that is nobody: stay silent, as an empty link does.
     Silent,
+}
+
+/// Whom the guest sees as the client of a published port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// The client, by its own address.
+    Client(IpAddr),
+    /// The gateway, as the user asked for.
+    Gateway(IpAddr),
+    /// The gateway in place of a client whom the guest could not answer through us. The caller counts these.
+    Instead(IpAddr),
+}
+
+impl Shown {
+    /// The source address that the guest sees.
+    pub const fn ip(self) -> IpAddr {
+        match self {
+            Self::Client(ip) | Self::Gateway(ip) | Self::Instead(ip) => ip,
+        }
+    }
+
+    /// True when it is the client itself.
+    pub const fn is_client(self) -> bool {
+        matches!(self, Self::Client(_))
+    }
 }
 
 /// Translation and policy for one guest. Pure: same question, same answer.
@@ -76,6 +102,33 @@ impl Policy {
                 self.net.gateway_v6().map_or(peer, IpAddr::V6)
             }
             other => other,
+        }
+    }
+
+    /// Whom the server at `target` (an address inside, possibly its loopback) sees when `client` connects to a published
+    /// port. The client itself, unless the user wants the gateway or the server's answer would never reach us: a client
+    /// of the other family, or whose address is loopback, link-local, unspecified, a group's, the server's own, one of
+    /// the guest's network, or one that no flow may name. An IPv4 client of a dual-stack listener (`::ffff:a.b.c.d`)
+    /// is an IPv4 client.
+    ///
+    /// The gateway's address is of the family of `target`; for an IPv6 target of a guest without IPv6 (its loopback) it
+    /// is the router's link-local address, which cannot be bound without a scope.
+    pub fn shown(&self, client: IpAddr, target: IpAddr, wish: SourceIp) -> Shown {
+        let (client, target) = (client.to_canonical(), target.to_canonical());
+        let gateway = match target {
+            IpAddr::V4(_) => self.net.gateway_v4().into(),
+            IpAddr::V6(_) => self.net.gateway_v6().unwrap_or(Network::router_link_local()).into(),
+        };
+        let link_local = matches!(client, IpAddr::V4(a) if a.is_link_local());
+        let answerable = client.is_ipv4() == target.is_ipv4()
+            && client != target
+            && !link_local
+            && !forbidden(client)
+            && !self.net.contains(client);
+        match (wish, answerable) {
+            (SourceIp::Gateway, _) => Shown::Gateway(gateway),
+            (SourceIp::Preserve, true) => Shown::Client(client),
+            (SourceIp::Preserve, false) => Shown::Instead(gateway),
         }
     }
 }
@@ -184,6 +237,65 @@ mod tests {
         assert_eq!(ask(&p, "[fd00::3]:53"), Verdict::Host("[fd00::3]:53".parse().unwrap()));
         assert_eq!(p.guest_sees("::1".parse().unwrap()).to_string(), "::1");
         assert_eq!(p.guest_sees("192.0.2.1".parse().unwrap()).to_string(), "192.0.2.1");
+    }
+
+    #[test]
+    fn a_client_is_shown_unless_the_guest_could_not_answer_it() {
+        let p = policy(true);
+        let ask = |client: &str, target: &str| {
+            p.shown(client.parse().unwrap(), target.parse().unwrap(), SourceIp::Preserve)
+        };
+        let ip = |a: &str| -> IpAddr { a.parse().unwrap() };
+        for (client, target) in [
+            ("198.51.100.7", "10.0.2.100"),
+            ("198.51.100.7", "127.0.0.1"),
+            // Private networks of the host's, and Docker's own inside: neighbours of ours, not of the guest's link.
+            ("192.168.1.9", "10.0.2.100"),
+            ("10.0.3.1", "172.17.0.2"),
+            ("2001:db8::7", "fd00::100"),
+            ("2001:db8::7", "::1"),
+            ("fd01::7", "fd00::100"),
+        ] {
+            assert_eq!(ask(client, target), Shown::Client(ip(client)), "{client} {target}");
+        }
+        assert_eq!(ask("::ffff:198.51.100.7", "10.0.2.100"), Shown::Client(ip("198.51.100.7")));
+        for client in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "169.254.1.1",
+            "0.0.0.0",
+            "0.1.2.3",
+            "224.0.0.1",
+            "255.255.255.255",
+            "10.0.2.100",
+            "10.0.2.2",
+            "10.0.2.77",
+            "2001:db8::7",
+            "::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.2.9",
+        ] {
+            assert_eq!(ask(client, "10.0.2.100"), Shown::Instead(ip("10.0.2.2")), "{client}");
+        }
+        for client in ["::1", "::", "fe80::9", "ff02::1", "fd00::100", "fd00::2", "fd00::77", "198.51.100.7"]
+        {
+            assert_eq!(ask(client, "fd00::100"), Shown::Instead(ip("fd00::2")), "{client}");
+        }
+        // An address of the guest's beside the tap's: the server's own.
+        assert_eq!(ask("172.17.0.2", "172.17.0.2"), Shown::Instead(ip("10.0.2.2")));
+    }
+
+    #[test]
+    fn the_gateway_on_request_is_not_instead_of_anybody() {
+        let p = policy(false);
+        let wish = SourceIp::Gateway;
+        for client in ["198.51.100.7", "127.0.0.1"] {
+            let shown = p.shown(client.parse().unwrap(), "10.0.2.100".parse().unwrap(), wish);
+            assert_eq!(shown, Shown::Gateway("10.0.2.2".parse().unwrap()));
+        }
+        let p = Policy::new(Network { v6: None, ..Network::default() });
+        let shown = p.shown("2001:db8::7".parse().unwrap(), "::1".parse().unwrap(), wish);
+        assert_eq!(shown.ip().to_string(), "fe80::2");
     }
 
     #[test]

@@ -237,6 +237,16 @@ impl Stack {
         &self.net
     }
 
+    /// Translation and policy.
+    pub fn policy(&self) -> &Policy {
+        &self.nat
+    }
+
+    /// Counts a client of a relay that the guest sees as the gateway ([`crate::nat::Shown::Instead`]).
+    pub fn count_shown_as_gateway(&mut self) {
+        self.counters.shown_as_gateway += 1;
+    }
+
     /// Counts a drop that the caller made before a frame or datagram could become the stack's.
     pub fn count_drop(&mut self, why: crate::flow::DropReason) {
         self.counters.drop(why);
