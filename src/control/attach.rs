@@ -4,13 +4,13 @@
 //! the namespace. Control then serves until it is told to end (SIGTERM, SIGINT, SIGHUP, SIGQUIT), until the process that
 //! the namespace was named by ends, or until anything happens on `--exit-fd`. All of these are success.
 
-use super::plane::Plane;
+use super::plane::{News, Plane};
 use super::ready::Ready;
 use super::serve::{Event, Sources};
 use super::signals::{self, Signals};
 use super::state::StateDir;
 use super::{Common, ControlError, PlaneMain, host_v6, notify, resolvers, runtime};
-use crate::msg::{Channel, FromChild, MsgError, ToPlane};
+use crate::msg::{Channel, FromChild, MsgError};
 use crate::netns::join::{self, JoinError, Target};
 use crate::netns::{NetnsError, process};
 use nix::sched::CloneFlags;
@@ -61,9 +61,9 @@ pub fn attach(mut attach: Attach, plane_main: PlaneMain) -> Result<u8, ControlEr
     let tap = fetch_tap(&attach, &target)?;
     drop(target);
     let v6 = host_v6::usable();
-    plane.start(&attach.common, attach.common.resolvers(resolvers::read()), v6, tap.as_fd())?;
+    plane.start(&attach.common, attach.common.resolvers(resolvers::read()), v6, tap)?;
     let runtime = runtime::start()?;
-    runtime.block_on(serve(&mut attach, &mut plane, process, v6))?;
+    runtime.block_on(serve(&mut attach, &mut plane, &mut state, process, v6))?;
     Ok(0)
 }
 
@@ -107,6 +107,7 @@ fn fetch_tap(attach: &Attach, target: &Target) -> Result<OwnedFd, ControlError> 
 async fn serve(
     attach: &mut Attach,
     plane: &mut Plane,
+    state: &mut StateDir,
     process: Option<OwnedFd>,
     v6: bool,
 ) -> Result<(), ControlError> {
@@ -115,6 +116,7 @@ async fn serve(
     let watch = |fd: Option<OwnedFd>| fd.map(Ready::new).transpose();
     let process = watch(process).map_err(ControlError::system("watch the process"))?;
     let exit_fd = watch(attach.exit_fd.take()).map_err(ControlError::system("watch --exit-fd"))?;
+    let mut ready = false;
     loop {
         tokio::select! {
             biased;
@@ -137,15 +139,22 @@ async fn serve(
                 return Ok(());
             }
             event = sources.next(plane) => match event {
-                Event::Plane(message) => {
-                    if plane.handle(message)? {
-                        notify::ready(attach.common.ready_fd.take());
+                Event::Plane(message) => match plane.handle(message)? {
+                    News::Ready => {
+                        // Whoever waits is told once, whatever becomes of the first plane.
+                        if !std::mem::replace(&mut ready, true) {
+                            notify::ready(attach.common.ready_fd.take());
+                        }
                     }
-                }
+                    News::Replaced => {
+                        state.replace("plane_pid", &plane.pid().to_string())?;
+                    }
+                    News::None => {}
+                },
                 Event::Resolvers(host) => {
-                    plane.send(&ToPlane::Resolvers(attach.common.resolvers(host)), &[])?;
+                    plane.set_resolvers(attach.common.resolvers(host))?;
                 }
-                Event::HostV6(usable) => plane.send(&ToPlane::HostV6(usable), &[])?,
+                Event::HostV6(usable) => plane.set_host_v6(usable)?,
             },
         }
     }

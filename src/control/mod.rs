@@ -5,7 +5,8 @@
 //! exists), exchange the first messages. Only then is the tokio-uring runtime started, which waits for messages
 //! ([`plane::Plane`], the child's channel), signals ([`signals`]), changes of the host's resolvers ([`resolvers`]) and of
 //! its IPv6 route ([`host_v6`]). Control holds descriptors and never looks into a frame. When it ends, whichever way,
-//! the others end: their channels close, and the kernel kills them.
+//! the others end: their channels close, and the kernel kills them. When the plane dies, control forks another on the
+//! same tap: the one fork that happens with the runtime at work, and [`plane`] says why it may.
 
 #![forbid(unsafe_code)]
 

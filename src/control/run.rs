@@ -5,14 +5,14 @@
 //! newgidmap write its maps. Then the runtime starts while the child mounts. COMMAND starts when both the plane and
 //! the child have said that they are ready.
 
-use super::plane::Plane;
+use super::plane::{News, Plane};
 use super::serve::{Event, Inbox, Sources};
 use super::signals::{self, Signals};
 use super::state::StateDir;
 use super::terminal::Terminal;
 use super::{Common, ControlError, PlaneMain, etc, host_v6, notify, resolvers, runtime};
 use crate::config::Resolvers;
-use crate::msg::{Channel, FromChild, MsgError, ToChild, ToPlane};
+use crate::msg::{Channel, FromChild, MsgError, ToChild};
 use crate::netns::exec::Command;
 use crate::netns::idmap::Plan;
 use crate::netns::init::{self, InitConfig};
@@ -146,7 +146,7 @@ impl Session {
         let host = resolvers::read();
         let mut state = StateDir::create(run.state_dir.as_deref())?;
         let mounts = mount_plan(&run, &mut state, &host)?;
-        let plane = Plane::spawn(plane_main, run.common.pcap.is_some())?;
+        let mut plane = Plane::spawn(plane_main, run.common.pcap.is_some())?;
         state.write("plane_pid", &plane.pid().to_string())?;
         let pid_namespace = run.namespaces.contains(CloneFlags::CLONE_NEWPID);
         let config = InitConfig {
@@ -175,7 +175,7 @@ impl Session {
         let mapping = plan.start(child.process.pid);
         let host_v6 = host_v6::usable();
         let tap = child.tap()?;
-        plane.start(&run.common, run.common.resolvers(host), host_v6, tap.as_fd())?;
+        plane.start(&run.common, run.common.resolvers(host), host_v6, tap)?;
         for warning in mapping.finish().map_err(NetnsError::from)? {
             tracing::warn!("{warning}");
         }
@@ -215,21 +215,27 @@ impl Session {
 
     fn hear(&mut self, event: Event) -> Result<(), ControlError> {
         match event {
-            Event::Plane(message) => {
-                self.plane_ready |= self.plane.handle(message)?;
-                self.go_when_ready()?;
-            }
+            Event::Plane(message) => match self.plane.handle(message)? {
+                News::Ready => {
+                    self.plane_ready = true;
+                    self.go_when_ready()?;
+                }
+                News::Replaced => {
+                    self.state.replace("plane_pid", &self.plane.pid().to_string())?;
+                }
+                News::None => {}
+            },
             Event::Resolvers(host) => {
                 if self.common.network.dns {
                     self.state.write("resolv.conf", &etc::resolv_conf(&self.common.network, &host))?;
                     self.child.send(ToChild::EtcChanged)?;
                 }
                 tracing::info!("the host's resolvers are now {:?}", host.servers);
-                self.plane.send(&ToPlane::Resolvers(self.common.resolvers(host)), &[])?;
+                self.plane.set_resolvers(self.common.resolvers(host))?;
             }
             Event::HostV6(usable) => {
                 tracing::info!("the host's IPv6 route {}", if usable { "came" } else { "went" });
-                self.plane.send(&ToPlane::HostV6(usable), &[])?;
+                self.plane.set_host_v6(usable)?;
             }
         }
         Ok(())

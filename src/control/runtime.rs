@@ -1,7 +1,9 @@
 //! The runtime of the control process: tokio-uring with a small ring.
 //!
 //! Rings are charged to the user's locked memory, so the ring has 16 entries: control sleeps most of the time.
-//! It starts after the last fork, for a fork wants a single thread and knows nothing of a ring.
+//! It starts after the forks of the start, which so know nothing of a ring. A plane that dies is replaced by a fork with
+//! the runtime at work ([`super::plane`]): nothing here may ever start a thread, and `spawn_blocking` is not for this
+//! process.
 
 use std::io;
 

@@ -5,6 +5,7 @@ use super::ready::Ready;
 use super::{ControlError, host_v6, resolvers};
 use crate::config::Resolvers;
 use crate::msg::{Channel, FromPlane, MsgError};
+use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 
 /// Waits for messages on a channel.
@@ -53,6 +54,8 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Sources {
     plane: Inbox,
+    /// Whose messages `plane` waits for.
+    pid: Pid,
     resolvers: resolvers::Watch,
     host_v6: host_v6::Watch,
 }
@@ -65,13 +68,20 @@ impl Sources {
     pub fn new(plane: &Plane, host_v6: bool) -> Result<Self, ControlError> {
         Ok(Self {
             plane: Inbox::new(plane.channel()).map_err(ControlError::system("epoll"))?,
+            pid: plane.pid(),
             resolvers: resolvers::Watch::new(),
             host_v6: host_v6::Watch::new(host_v6),
         })
     }
 
-    /// The next event. Safe to cancel.
+    /// The next event; of another plane, where that has taken the place of the one before. Safe to cancel.
     pub async fn next(&mut self, plane: &Plane) -> Event {
+        if self.pid != plane.pid() {
+            match Inbox::new(plane.channel()) {
+                Ok(inbox) => (self.plane, self.pid) = (inbox, plane.pid()),
+                Err(e) => return Event::Plane(Err(e.into())),
+            }
+        }
         tokio::select! {
             message = self.plane.next(plane.channel()) => Event::Plane(message),
             resolvers = self.resolvers.changed() => Event::Resolvers(resolvers),

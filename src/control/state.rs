@@ -121,6 +121,18 @@ impl StateDir {
         options.open(&path).and_then(|mut f| f.write_all(text.as_bytes())).map_err(|e| io_error(&path, e))?;
         Ok(path)
     }
+
+    /// Writes a file that is not mounted anywhere: whoever reads it meanwhile sees the old text or the new one.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn replace(&mut self, name: &'static str, text: &str) -> Result<(), StateError> {
+        let (path, new) = (self.path.join(name), self.path.join("new"));
+        if !self.written.contains(&name) {
+            self.written.push(name);
+        }
+        fs::write(&new, text).and_then(|()| fs::rename(&new, &path)).map_err(|e| io_error(&path, e))
+    }
 }
 
 impl AsFd for StateDir {

@@ -2,7 +2,8 @@
 //!
 //! Control speaks first: one [`ToPlane::Start`] with the tap (and the capture file) beside it. The plane answers
 //! [`FromPlane::Ready`] once frames flow, or [`FromPlane::Failed`] and exits. Everything after that is news or a
-//! question. The end of file on either side means that the other process is gone.
+//! question. The end of file on either side means that the other process is gone; control then starts another plane and
+//! tells it the same.
 
 use crate::config::{Network, PortId, Published, Resolvers};
 use crate::flow::PlaneCounters;
@@ -48,6 +49,8 @@ pub struct Start {
     pub host_v6: bool,
     /// A second descriptor follows: write a capture of the tap to it.
     pub pcap: bool,
+    /// An earlier plane has died: the capture goes on where that one left it.
+    pub resumed: bool,
     /// Notices below this level stay with the plane.
     pub log_level: Level,
 }

@@ -1,8 +1,9 @@
 //! Forking: a copy of this process, in new namespaces if asked, that ends with its parent.
 //!
 //! The copy is made by clone(2) without shared memory, which is fork(2) with namespace flags and a pidfd. It is
-//! allowed only while the process has a single thread: the copy then has every lock and every buffer in a consistent
-//! state. The legacy call is used because seccomp profiles of container engines answer `ENOSYS` to clone3(2).
+//! allowed only while the process has a single thread of its own: the copy then has every lock and every buffer in a
+//! consistent state. The kernel's threads that serve an io_uring of this process do not count, though they are listed
+//! among its threads: they run no code of the process and hold none of its locks. The legacy call is used because seccomp profiles of container engines answer `ENOSYS` to clone3(2).
 
 use nix::sched::CloneFlags;
 use nix::unistd::Pid;
@@ -45,14 +46,14 @@ pub struct Spawned {
 /// # Errors
 /// [`SpawnError`]: more than one thread, namespaces refused, or no room for a process.
 pub fn spawn(flags: CloneFlags, main: impl FnOnce() -> u8) -> Result<Spawned, SpawnError> {
-    let threads = fs::read_dir("/proc/self/task").map(Iterator::count).unwrap_or(1);
+    let threads = own_threads();
     if threads != 1 {
         return Err(SpawnError::Threads(threads));
     }
     let mut pidfd: RawFd = -1;
     let flags_word = flags.bits() | libc::CLONE_PIDFD | libc::SIGCHLD;
     // SAFETY: without CLONE_VM and with a null stack this is fork(2): the copy has its own memory and goes on with a
-    // copy of this stack. No other thread exists (checked above), so no lock is held in the copy. The third argument
+    // copy of this stack. No other thread of ours exists (checked above), so no lock is held in the copy. The third argument
     // is where the kernel stores the pidfd, a valid `int` for the duration of the call; the others are unused.
     let pid = unsafe {
         libc::syscall(libc::SYS_clone, libc::c_long::from(flags_word), 0, &raw mut pidfd, 0usize, 0usize)
@@ -70,6 +71,47 @@ pub fn spawn(flags: CloneFlags, main: impl FnOnce() -> u8) -> Result<Spawned, Sp
             Ok(Spawned { pid: Pid::from_raw(i32::try_from(pid).unwrap_or(i32::MAX)), pidfd })
         }
     }
+}
+
+/// Threads of this process that run its code.
+fn own_threads() -> usize {
+    let Ok(tasks) = fs::read_dir("/proc/self/task") else { return 1 };
+    let kernels = |task: &fs::DirEntry| {
+        fs::read_to_string(task.path().join("stat")).is_ok_and(|stat| is_io_worker(&stat))
+    };
+    tasks.flatten().filter(|task| !kernels(task)).count()
+}
+
+/// Whether a `stat` file (proc_pid_stat(5)) is that of a kernel thread of io_uring: flag `PF_IO_WORKER` in the ninth
+/// field (include/linux/sched.h, 5.12 and later). The name in parentheses says so too, but anybody can take a name.
+fn is_io_worker(stat: &str) -> bool {
+    const PF_IO_WORKER: u64 = 0x10;
+    let after_name = stat.rsplit_once(") ").map(|(_, rest)| rest);
+    let flags = after_name.and_then(|rest| rest.split(' ').nth(6)).and_then(|word| word.parse::<u64>().ok());
+    flags.is_some_and(|flags| flags & PF_IO_WORKER != 0)
+}
+
+/// Keeps the io_urings of this process to itself: copies made from now on do not have them in their memory. A ring is a
+/// shared mapping, and whoever can write to it can have this process carry out operations of his choice.
+///
+/// # Errors
+/// The mappings cannot be listed or marked.
+pub fn keep_rings() -> io::Result<()> {
+    for line in fs::read_to_string("/proc/self/maps")?.lines() {
+        let Some(range) = line.strip_suffix("anon_inode:[io_uring]").and_then(|l| l.split(' ').next()) else {
+            continue;
+        };
+        let ends = range.split_once('-').and_then(|(start, end)| {
+            Some((usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?))
+        });
+        let Some((start, end)) = ends else { return Err(io::ErrorKind::InvalidData.into()) };
+        // SAFETY: the range is that of a mapping of a ring, as the kernel has just listed it. The advice changes nothing
+        // about the mapping but what fork(2) does with it.
+        if unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTFORK) } == -1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 /// Says why `error` came of `flags`.
@@ -166,6 +208,17 @@ mod tests {
     fn a_process_with_threads_may_not_fork() {
         // The test runner itself has threads.
         assert!(matches!(spawn(CloneFlags::empty(), || 0), Err(SpawnError::Threads(n)) if n > 1));
+    }
+
+    #[test]
+    fn threads_of_the_kernel_are_told_by_their_flag_and_not_by_their_name() {
+        let stat = |name: &str, flags: u32| format!("77 ({name}) S 1 77 77 0 -1 {flags} 12 0 0 0 0 0");
+        // As Linux 6.18 shows a worker (PF_IO_WORKER, PF_NO_SETAFFINITY ..) and an ordinary thread.
+        assert!(is_io_worker(&stat("iou-wrk-70", 0x0400_4050)));
+        assert!(!is_io_worker(&stat("iou-wrk-70", 0x0040_0040)));
+        assert!(!is_io_worker(&stat("x) S 1 77 77 0 -1 16", 0x0040_0040)));
+        assert!(!is_io_worker("") && !is_io_worker("77 (x) S 1"));
+        assert!(!is_io_worker(&fs::read_to_string("/proc/self/stat").unwrap()));
     }
 
     #[test]

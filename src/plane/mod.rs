@@ -66,9 +66,7 @@ fn build(channel: &Channel, start: Start, fds: Vec<OwnedFd>) -> Result<Parts, St
     let mut fds = fds.into_iter();
     let tap = fds.next().ok_or("plane: control sent no tap")?;
     let pcap = match (start.pcap, fds.next()) {
-        (true, Some(fd)) => {
-            Some(Pcap::new(File::from(fd)).map_err(|e| format!("cannot write the capture file: {e}"))?)
-        }
+        (true, Some(fd)) => capture(File::from(fd), start.resumed)?,
         (true, None) => return Err("plane: control sent no capture file".to_owned()),
         (false, _) => None,
     };
@@ -86,6 +84,14 @@ fn build(channel: &Channel, start: Start, fds: Vec<OwnedFd>) -> Result<Parts, St
         FromPlane::Ready { ring: ring.granted().to_string(), tap: format!("{}: {}", tap.name, tap.offloads) };
     channel.send(&ready, &[]).map_err(|e| format!("plane: channel to control: {e}"))?;
     Ok(Parts { ring, tap, stack, pcap, fragment_id })
+}
+
+/// Begins the capture, or goes on with that of a plane that has died. What cannot be gone on with ends with a line.
+fn capture(file: File, resumed: bool) -> Result<Option<Pcap>, String> {
+    if !resumed {
+        return Pcap::new(file).map(Some).map_err(|e| format!("cannot write the capture file: {e}"));
+    }
+    Ok(Pcap::resume(file).map_err(|e| tracing::warn!("the capture ends here: {e}")).ok())
 }
 
 /// Raises the soft limit of descriptors to the hard one; what remains after the reserve is how many flows may be open.
