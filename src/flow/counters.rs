@@ -93,6 +93,8 @@ pub struct PlaneCounters {
     pub flows_refused: u64,
     /// Clients of published ports shown to the guest as the gateway, because it could not have answered them.
     pub shown_as_gateway: u64,
+    /// Datagrams to published ports that nobody in the guest listened for, as its kernel said.
+    pub published_refused: u64,
     /// Drops by reason, indexed by [`Drop`].
     pub drops: [u64; Drop::ALL.len()],
 }

@@ -19,6 +19,8 @@ pub enum Kind {
     Ping = 2,
     /// A DNS exchange with the host's resolvers.
     Dns = 3,
+    /// A client's datagrams to a published port, through the tap.
+    Inbound = 4,
 }
 
 /// Names a flow for as long as the flow lives, and nothing afterwards.
@@ -40,7 +42,8 @@ impl FlowId {
             0 => Kind::Tcp,
             1 => Kind::Udp,
             2 => Kind::Ping,
-            _ => Kind::Dns,
+            3 => Kind::Dns,
+            _ => Kind::Inbound,
         }
     }
 
@@ -53,7 +56,7 @@ impl FlowId {
         (self.0 >> 32) as u32 & Self::GEN_MASK
     }
 
-    /// The id as one number of at most 56 bits, for logs and queries.
+    /// The id as one number of at most 57 bits, for logs and queries.
     pub const fn as_u64(self) -> u64 {
         self.0
     }

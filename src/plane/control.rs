@@ -1,32 +1,42 @@
 //! What control says to a running plane, and the answers.
 
-use crate::flow::Time;
-use crate::msg::{Channel, FromPlane, MsgError, ToPlane};
-use crate::stack::Stack;
+use super::shard::Shard;
+use crate::msg::{FromPlane, MsgError, ToPlane};
 use tracing::warn;
 
-/// Handles every message that is waiting. False when the plane should end: it was told to, or control is gone.
-pub fn serve(channel: &Channel, stack: &mut Stack, now: Time) -> bool {
-    loop {
-        match channel.try_recv::<ToPlane>() {
-            Ok(Some((ToPlane::Resolvers(resolvers), _))) => stack.set_resolvers(now, resolvers),
-            Ok(Some((ToPlane::HostV6(routable), _))) => stack.set_host_v6(now, routable),
-            Ok(Some((ToPlane::Counters, _))) => {
-                if let Err(e) = channel.send(&FromPlane::Counters(Box::new(stack.counters().clone())), &[]) {
-                    warn!("answering control: {e}");
+impl Shard {
+    /// Handles every message that is waiting. False when the plane should end: it was told to, or control is gone.
+    pub(super) fn serve_control(&mut self) -> bool {
+        loop {
+            let (stack, channel, now) = (&mut self.stack, &self.channel, self.now);
+            match channel.try_recv::<ToPlane>() {
+                Ok(Some((ToPlane::Resolvers(resolvers), _))) => stack.set_resolvers(now, resolvers),
+                Ok(Some((ToPlane::HostV6(routable), _))) => stack.set_host_v6(now, routable),
+                Ok(Some((ToPlane::Counters, _))) => {
+                    if let Err(e) =
+                        channel.send(&FromPlane::Counters(Box::new(stack.counters().clone())), &[])
+                    {
+                        warn!("answering control: {e}");
+                    }
                 }
-            }
-            // Descriptors of a port that this plane does not serve close here.
-            Ok(Some((ToPlane::Factory { .. } | ToPlane::Publish(_), _))) => {}
-            Ok(Some((ToPlane::Listeners { .. } | ToPlane::Unpublish { .. }, _))) => {}
-            Ok(Some((ToPlane::Stop, _))) => return false,
-            Ok(Some((ToPlane::Start(_), _))) => warn!("control sent a second start; ignored"),
-            Ok(None) => return true,
-            Err(e) => {
-                if !matches!(e, MsgError::Closed) {
-                    warn!("channel to control: {e}");
+                Ok(Some((ToPlane::Publish(port), _))) => self.publish_on_tap(port),
+                Ok(Some((ToPlane::Listeners { port, first }, fds))) if self.tap_ports.has(port) => {
+                    self.listen_on_tap(port, first, fds);
                 }
-                return false;
+                Ok(Some((ToPlane::Unpublish { port, connections }, _))) => {
+                    self.unpublish_on_tap(port, connections)
+                }
+                // Descriptors of a port that this plane does not serve close here.
+                Ok(Some((ToPlane::Factory { .. } | ToPlane::Listeners { .. }, _))) => {}
+                Ok(Some((ToPlane::Stop, _))) => return false,
+                Ok(Some((ToPlane::Start(_), _))) => warn!("control sent a second start; ignored"),
+                Ok(None) => return true,
+                Err(e) => {
+                    if !matches!(e, MsgError::Closed) {
+                        warn!("channel to control: {e}");
+                    }
+                    return false;
+                }
             }
         }
     }

@@ -19,6 +19,7 @@ mod shard;
 mod sockets;
 mod streams;
 mod tag;
+mod tap_ports;
 
 use crate::msg::{Channel, FromPlane, MsgError, Start, ToPlane};
 use crate::ring::{Ring, RingConfig};

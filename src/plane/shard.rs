@@ -20,6 +20,7 @@ use super::datagrams::Outbox;
 use super::pcap::Pcap;
 use super::sockets::Sockets;
 use super::tag::Tag;
+use super::tap_ports::TapPorts;
 use crate::flow::{FlowId, Time};
 use crate::msg::Channel;
 use crate::ring::{Completion, Data, Ring};
@@ -58,6 +59,8 @@ pub struct Shard {
     pub(super) stalled: VecDeque<(Time, FlowId)>,
     /// The tap read ended for want of buffers.
     pub(super) tap_starved: bool,
+    /// Published ports that lead through the tap.
+    pub(super) tap_ports: TapPorts,
     /// Work space of the software segmenter.
     pub(super) scratch: Scratch,
     pub(super) gathered: Vec<u8>,
@@ -120,6 +123,7 @@ impl Shard {
             starved: Vec::new(),
             stalled: VecDeque::new(),
             tap_starved: false,
+            tap_ports: TapPorts::default(),
             scratch: Scratch::new(fragment_id),
             gathered: Vec::new(),
             trim_at: None,
@@ -135,7 +139,9 @@ impl Shard {
         loop {
             self.read_clock();
             let stalled = self.stalled.front().map(|(at, _)| *at);
-            let deadline = self.stack.poll_timeout().into_iter().chain(self.trim_at).chain(stalled).min();
+            let rested = self.tap_ports.next_deadline();
+            let deadlines = self.stack.poll_timeout().into_iter().chain(self.trim_at).chain(stalled);
+            let deadline = deadlines.chain(rested).min();
             if let Err(e) = self.ring.wait(deadline.map(|at| at.since(self.now))) {
                 return End::Ring(e);
             }
@@ -152,6 +158,7 @@ impl Shard {
                 self.stack.handle_timeout(self.now);
             }
             self.wake_the_stalled();
+            self.wake_tap_ports();
             self.stack.end_batch(self.now);
             if let Some(count) = self.crowd.news(self.stack.counters().flows_refused, self.now) {
                 warn!(
@@ -192,6 +199,9 @@ impl Shard {
             Tag::ReceiveMessages(flow) => self.on_messages(flow, c),
             Tag::SendMessage(key) => self.on_message_sent(key, &c),
             Tag::Shutdown => {}
+            Tag::TapPortAccept(key) => self.on_tap_port_accept(key, c),
+            Tag::TapPortDatagrams(key) => self.on_tap_port_datagrams(key, c),
+            Tag::TapPortSent(key) => self.on_tap_port_sent(key, &c),
         }
         None
     }
@@ -203,6 +213,7 @@ impl Shard {
             Action::Open(flow, open) => self.open(flow, &open),
             Action::SendStream(flow, spans) => self.send_stream(flow, &spans),
             Action::SendDatagrams(flow, data) => self.send_datagrams(flow, data),
+            Action::SendPublished { flow: _, door, from, data } => self.send_published(door, from, data),
             Action::Receive(flow, on) => self.receive(flow, on),
             Action::ShutdownWrite(flow) => self.shutdown_write(flow),
             Action::Close(flow, how) => self.close(flow, how),
@@ -231,7 +242,7 @@ impl Shard {
             debug!("polling the channel to control: {e}");
             return Some(End::Asked);
         }
-        if !super::control::serve(&self.channel, &mut self.stack, self.now) {
+        if !self.serve_control() {
             return Some(End::Asked);
         }
         self.arm_control();

@@ -5,6 +5,7 @@
 //! name descriptors by number, and a number that is closed early could be taken by the next socket before the kernel
 //! reads the entry. Operations still in flight hold the file itself.
 
+use crate::config::PortId;
 use crate::flow::FlowId;
 use crate::ring::{OpId, sockopt as sockopt_extra};
 use crate::stack::Open;
@@ -26,6 +27,8 @@ pub struct HostSocket {
     pub flow: FlowId,
     /// The descriptor; `Err` when the host refused to make one, with its reason.
     pub fd: Result<OwnedFd, Errno>,
+    /// The published port that it came by, if it is a client's.
+    pub port: Option<PortId>,
     /// The armed receive, if any.
     pub receiving: Option<OpId>,
     /// The stack wants bytes.
@@ -45,6 +48,25 @@ impl HostSocket {
         Self {
             flow,
             fd,
+            port: None,
+            receiving: None,
+            want_receive: false,
+            shutdown_after_send: false,
+            sending: false,
+            dont_fragment: false,
+        }
+    }
+
+    /// A socket that stands already: that of a client of a published port. Receiving starts when the stack says so.
+    pub fn adopt(flow: FlowId, fd: OwnedFd, port: PortId) -> Self {
+        let socket = socket2::SockRef::from(&fd);
+        // As for those made here; a client's connection works without them, too.
+        let _ = socket.set_tcp_nodelay(true);
+        let _ = socket.set_out_of_band_inline(true);
+        Self {
+            flow,
+            fd: Ok(fd),
+            port: Some(port),
             receiving: None,
             want_receive: false,
             shutdown_after_send: false,
@@ -116,7 +138,7 @@ fn datagram_options(socket: &Socket, dest: IpAddr) -> io::Result<()> {
 /// All sockets, by flow.
 #[derive(Debug, Default)]
 pub struct Sockets {
-    by_kind: [Vec<Option<Box<HostSocket>>>; 4],
+    by_kind: [Vec<Option<Box<HostSocket>>>; 5],
 }
 
 impl Sockets {
@@ -133,6 +155,12 @@ impl Sockets {
     /// The socket of `flow`, unless it has been closed.
     pub fn get_mut(&mut self, flow: FlowId) -> Option<&mut HostSocket> {
         self.by_kind[flow.kind() as usize].get_mut(flow.index())?.as_deref_mut().filter(|s| s.flow == flow)
+    }
+
+    /// The flows of clients who came by this published port. For its end, never for the hot path.
+    pub fn of_port(&self, port: PortId) -> Vec<FlowId> {
+        let all = self.by_kind.iter().flatten().flatten();
+        all.filter(|socket| socket.port == Some(port)).map(|socket| socket.flow).collect()
     }
 
     /// Takes the socket out.

@@ -72,7 +72,9 @@ impl Shard {
         let Ok(fd) = socket.fd() else { return };
         let op = match flow.kind() {
             Kind::Tcp => self.ring.receive(fd, Tag::Receive(flow)),
-            Kind::Udp | Kind::Ping | Kind::Dns => self.ring.receive_messages(fd, Tag::ReceiveMessages(flow)),
+            Kind::Udp | Kind::Ping | Kind::Dns | Kind::Inbound => {
+                self.ring.receive_messages(fd, Tag::ReceiveMessages(flow))
+            }
         };
         socket.receiving = Some(op);
     }

@@ -23,4 +23,10 @@ pub enum Tag {
     SendMessage(u32),
     /// The sending side being shut down.
     Shutdown,
+    /// A client of a published port that leads through the tap: number of the listener.
+    TapPortAccept(u32),
+    /// Datagrams on a published socket: its number.
+    TapPortDatagrams(u32),
+    /// Datagrams going out of a published socket: slot of the table of those.
+    TapPortSent(u32),
 }

@@ -8,6 +8,7 @@
 //! Flow life: `Open` -> (`Connected` | `ConnectFailed`) for TCP; UDP and ping sockets are ready at once. After `Close`
 //! the plane sends no further event for that flow.
 
+use super::inbound::Door;
 use crate::buf::{BufId, Span, SpanVec};
 use crate::flow::FlowId;
 use crate::wire::{Csum, Gso, Head};
@@ -103,6 +104,18 @@ pub enum Action {
     SendStream(FlowId, SpanVec),
     /// Send datagrams. Not answered, except by [`HostEvent::DatagramsFailed`] when the host refuses.
     SendDatagrams(FlowId, Datagrams),
+    /// Send datagrams from a published socket that clients share. Not answered, except by
+    /// [`super::Stack::published_error`].
+    SendPublished {
+        /// Whose; for queries and logs.
+        flow: FlowId,
+        /// Out of which socket.
+        door: Door,
+        /// From which address: the one that the client used. Unspecified: the kernel's choice.
+        from: IpAddr,
+        /// What.
+        data: Datagrams,
+    },
     /// Start (true) or stop (false) receiving from the flow's host socket. Bytes already on their way still arrive.
     /// Sockets start stopped.
     Receive(FlowId, bool),

@@ -37,15 +37,20 @@ impl Cx<'_> {
         let known = self.link.lookup(addr);
         if known.is_none() {
             self.drop(DropReason::NoNeighbour);
-            if self.link.may_ask(self.now) {
-                let question = match addr {
-                    IpAddr::V4(a) => super::arp::request(self.net, a),
-                    IpAddr::V6(a) => super::ndp::solicitation(a),
-                };
-                self.act(Action::EmitBytes(question));
-            }
+            self.ask_neighbour(addr);
         }
         known
+    }
+
+    /// Asks for the MAC of a guest address, unless it is known or has just been asked for.
+    pub fn ask_neighbour(&mut self, addr: IpAddr) {
+        if self.link.lookup(addr).is_none() && self.link.may_ask(self.now, addr) {
+            let question = match addr {
+                IpAddr::V4(a) => super::arp::request(self.net, a),
+                IpAddr::V6(a) => super::ndp::solicitation(a),
+            };
+            self.act(Action::EmitBytes(question));
+        }
     }
 
     /// Counts a new flow that is refused because no more may be open.

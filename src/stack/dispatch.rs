@@ -188,6 +188,13 @@ impl Stack {
         if udp.src_port == 0 || udp.dst_port == 0 {
             return Err(DropReason::Malformed);
         }
+        // Before the policy: a client may be shown as the gateway, which is refused as a destination.
+        if let Some(id) = self.inbound.find(guest, dialled) {
+            let out = Out { to: dialled, ttl: p.ttl(), tos: p.ip.tos, dont_fragment: p.ip.dont_fragment };
+            let mut cx = context!(self, p.now);
+            self.inbound.answer(&mut cx, id, out, payload, p.meta.gso);
+            return Ok(true);
+        }
         match verdict {
             Verdict::Host(to) => {
                 let out = Out { to, ttl: p.ttl(), tos: p.ip.tos, dont_fragment: p.ip.dont_fragment };
@@ -211,6 +218,11 @@ impl Stack {
 
     fn icmp_message(&mut self, p: &Packet<'_>, range: &Range<usize>) -> Result<bool, DropReason> {
         match icmp::read(p.ip.src.is_ipv6(), &p.bytes[range.clone()])? {
+            icmp::Message::PortUnreachable(quoted) => {
+                let mut cx = context!(self, p.now);
+                self.inbound.refused(&mut cx, &quoted);
+                Ok(false)
+            }
             icmp::Message::TooBig(quoted) => {
                 let mut cx = context!(self, p.now);
                 self.tcp.too_big(&mut cx, &quoted);

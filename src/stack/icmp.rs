@@ -1,7 +1,7 @@
-//! What an ICMP or ICMPv6 message from the guest asks of the stack: echo, or smaller segments.
+//! What an ICMP or ICMPv6 message from the guest asks of the stack: echo, smaller segments, or no more datagrams.
 //!
 //! An echo request goes to [`super::echo`]. "Too big" from a narrower link behind the guest lowers the segment size of
-//! the connection it quotes. Other errors change nothing: the guest's own answers (a reset, silence) say as much.
+//! the connection it quotes, and "port unreachable" ends a client's datagrams to a published port. Other errors change nothing: the guest's own answers (a reset, silence) say as much.
 
 use crate::flow::DropReason;
 use crate::wire::{icmp, proto};
@@ -13,6 +13,8 @@ pub enum Message {
     Echo(u16, u16),
     /// A segment of a TCP connection was too long for a link. Its source is the remote end.
     TooBig(icmp::Quoted),
+    /// Nobody listened for a datagram. Its source is the remote end.
+    PortUnreachable(icmp::Quoted),
 }
 
 /// Reads a message; everything else is a reason to drop it.
@@ -28,6 +30,9 @@ pub fn read(v6: bool, message: &[u8]) -> Result<Message, DropReason> {
     }
     match icmp::quoted(message, v6) {
         Some(q) if q.head.is_too_big(v6) && q.protocol == proto::TCP => Ok(Message::TooBig(q)),
+        Some(q) if q.head.is_port_unreachable(v6) && q.protocol == proto::UDP => {
+            Ok(Message::PortUnreachable(q))
+        }
         // The sender of a datagram learns nothing from it: hosts do not retransmit datagrams.
         Some(_) => Err(DropReason::Unsupported),
         None => Err(DropReason::Malformed),

@@ -9,13 +9,16 @@
 use crate::config::Network;
 use crate::flow::Time;
 use crate::wire::Mac;
-use std::cell::Cell;
+use arrayvec::ArrayVec;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 /// Shortest time between two questions for a neighbour that has not been heard.
 const ASK_EVERY: Duration = Duration::from_millis(100);
+/// Neighbours asked for within that time: one who never answers must not silence the others.
+const ASK_AT_ONCE: usize = 8;
 
 /// Neighbours remembered at once.
 pub const MAX_NEIGHBOURS: usize = 256;
@@ -26,7 +29,7 @@ pub struct Link {
     neighbours: HashMap<IpAddr, (Mac, Time), ahash::RandomState>,
     gateway_v4: Ipv4Addr,
     gateway_v6: Ipv6Addr,
-    asked: Cell<Option<Time>>,
+    asked: RefCell<ArrayVec<(IpAddr, Time), ASK_AT_ONCE>>,
 }
 
 impl Link {
@@ -36,7 +39,7 @@ impl Link {
             neighbours: HashMap::default(),
             gateway_v4: net.gateway_v4(),
             gateway_v6: Network::router_link_local(),
-            asked: Cell::new(None),
+            asked: RefCell::default(),
         }
     }
 
@@ -71,13 +74,11 @@ impl Link {
         self.neighbours.insert(addr, (mac, now));
     }
 
-    /// Whether it is time to ask for a neighbour again; notes that it is done.
-    pub fn may_ask(&self, now: Time) -> bool {
-        let due = self.asked.get().is_none_or(|at| now.since(at) >= ASK_EVERY);
-        if due {
-            self.asked.set(Some(now));
-        }
-        due
+    /// Whether it is time to ask for this neighbour (again); notes that it is done.
+    pub fn may_ask(&self, now: Time, addr: IpAddr) -> bool {
+        let mut asked = self.asked.borrow_mut();
+        asked.retain(|(_, at)| now.since(*at) < ASK_EVERY);
+        asked.iter().all(|(a, _)| *a != addr) && asked.try_push((addr, now)).is_ok()
     }
 
     /// The MAC of a guest address, if it has been heard.

@@ -7,7 +7,7 @@
 //! * *poll*: [`Stack::poll_action`] until it says `None`, carrying out each [`Action`] in order.
 //!
 //! Guest TCP ends here and continues on a host socket ([`tcp`]); datagrams and echoes are mapped onto host sockets
-//! ([`udp`], [`echo`]); names are asked of the host's resolvers ([`dns`]); ARP, NDP and DHCP are answered from the
+//! ([`udp`], [`echo`]); clients of published ports come in as packets ([`inbound`]); names are asked of the host's resolvers ([`dns`]); ARP, NDP and DHCP are answered from the
 //! configuration; fragments are put together first ([`reassembly`]). [`dispatch`] decides which of these a frame is for.
 //! Payload is never looked at: only its [`Span`] travels.
 //!
@@ -26,6 +26,7 @@ pub mod dns;
 pub mod echo;
 mod icmp;
 pub mod icmp_error;
+pub mod inbound;
 pub mod link;
 mod mappings;
 mod ndp;
@@ -43,6 +44,7 @@ mod tests;
 
 pub use action::{Action, Close, Datagrams, Emit, HostError, HostEvent, IcmpError, Open};
 pub use cx::Cx;
+pub use inbound::{Arrival, Door};
 
 use crate::buf::Span;
 use crate::config::{Network, Resolvers};
@@ -84,6 +86,8 @@ pub struct Stack {
     udp: udp::Engine,
     echo: echo::Engine,
     dns: dns::Engine,
+    inbound: inbound::Engine,
+    stream_ports: inbound::Ports,
     fragments: reassembly::Store,
     dhcp4: dhcp4::Server,
     ra: ra::Advertiser,
@@ -119,6 +123,8 @@ impl Stack {
             udp: udp::Engine::default(),
             echo: echo::Engine::default(),
             dns: dns::Engine::new(resolvers.servers.clone()),
+            inbound: inbound::Engine::default(),
+            stream_ports: inbound::Ports::default(),
             fragments: reassembly::Store::default(),
             dhcp4: dhcp4::Server::new(&net),
             ra: ra::Advertiser::new(derive(&secret, b"ra")),
@@ -149,6 +155,8 @@ impl Stack {
             Kind::Udp => self.udp.host(&mut cx, &mut self.errors, flow, &event),
             Kind::Ping => self.echo.host(&mut cx, &mut self.errors, flow, &event),
             Kind::Dns => self.dns.host(&mut cx, &mut self.errors, flow, &event),
+            // These have no socket of their own to hear from.
+            Kind::Inbound => release_of(&mut cx, &event),
         }
     }
 
@@ -159,6 +167,7 @@ impl Stack {
         self.udp.timeout(&mut cx);
         self.echo.timeout(&mut cx);
         self.dns.timeout(&mut cx);
+        self.inbound.timeout(&mut cx);
         self.fragments.timeout(&mut cx);
         self.ra.timeout(&mut cx, &self.resolvers.search);
     }
@@ -167,6 +176,7 @@ impl Stack {
     pub fn end_batch(&mut self, now: Time) {
         let mut cx = context!(self, now);
         self.udp.end_batch(&mut cx);
+        self.inbound.end_batch(&mut cx);
         self.tcp.end_batch(&mut cx);
     }
 
@@ -190,6 +200,7 @@ impl Stack {
             self.udp.mappings().next_deadline(),
             self.echo.mappings().next_deadline(),
             self.dns.next_deadline(),
+            self.inbound.next_deadline(),
             self.fragments.next_deadline(),
             self.ra.next_deadline(),
         ]
@@ -214,7 +225,7 @@ impl Stack {
     /// Every live flow, for queries; never for the hot path.
     pub fn flows(&self) -> impl Iterator<Item = FlowInfo> + '_ {
         let datagrams = self.udp.mappings().flows().chain(self.echo.mappings().flows());
-        self.tcp.flows().chain(datagrams).chain(self.dns.flows())
+        self.tcp.flows().chain(datagrams).chain(self.dns.flows()).chain(self.inbound.flows())
     }
 
     /// One flow, if it is alive.
@@ -224,6 +235,7 @@ impl Stack {
             Kind::Udp => self.udp.mappings().flow(id),
             Kind::Ping => self.echo.mappings().flow(id),
             Kind::Dns => self.dns.flow(id),
+            Kind::Inbound => self.inbound.flow(id),
         }
     }
 

@@ -92,7 +92,7 @@ impl Engine {
                 if let Some(group) = m.held.take() {
                     group.send(cx, id);
                 }
-                send_super(cx, id, &d.out, d.payload, size);
+                send_super(cx, |data| Action::SendDatagrams(id, data), &d.out, d.payload, size);
             }
             _ => {
                 let alone = match &mut m.held {

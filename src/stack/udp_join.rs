@@ -63,23 +63,28 @@ impl Group {
         if self.out == *out { self.run.join(payload, None) } else { Err(payload) }
     }
 
-    /// Sends the group and lets its buffers go.
+    /// Sends the group out of a flow's socket and lets its buffers go.
     pub fn send(self, cx: &mut Cx<'_>, flow: FlowId) {
+        self.send_as(cx, |data| Action::SendDatagrams(flow, data));
+    }
+
+    /// Sends the group by the action that `leave` makes and lets its buffers go.
+    pub fn send_as(self, cx: &mut Cx<'_>, leave: impl FnOnce(Datagrams) -> Action) {
         let buffers: Buffers = self.run.spans().iter().map(|s| s.buf).collect();
         let segment = self.run.segment();
-        cx.act(Action::SendDatagrams(flow, self.out.datagrams(self.run.into_spans(), segment)));
+        cx.act(leave(self.out.datagrams(self.run.into_spans(), segment)));
         for buf in buffers {
             cx.act(Action::Release(buf));
         }
     }
 }
 
-/// Sends one super-frame of datagrams of `size` bytes each, in as few sends as the kernel's limits allow, and lets its
-/// buffer go.
-pub fn send_super(cx: &mut Cx<'_>, flow: FlowId, out: &Out, payload: Span, size: u16) {
+/// Sends one super-frame of datagrams of `size` bytes each, in as few sends as the kernel's limits allow, each by the
+/// action that `leave` makes, and lets its buffer go.
+pub fn send_super(cx: &mut Cx<'_>, leave: impl Fn(Datagrams) -> Action, out: &Out, payload: Span, size: u16) {
     for part in pieces(payload, size) {
         let segment = (part.len > u32::from(size)).then_some(size);
-        cx.act(Action::SendDatagrams(flow, out.datagrams(SpanVec::from_slice(&[part]), segment)));
+        cx.act(leave(out.datagrams(SpanVec::from_slice(&[part]), segment)));
     }
     cx.act(Action::Release(payload.buf));
 }

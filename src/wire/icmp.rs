@@ -67,6 +67,13 @@ impl ErrorHead {
     }
 }
 
+impl ErrorHead {
+    /// True for "port unreachable".
+    pub const fn is_port_unreachable(&self, v6: bool) -> bool {
+        if v6 { self.icmp_type == 1 && self.code == 4 } else { self.icmp_type == 3 && self.code == 3 }
+    }
+}
+
 /// An error and the packet it is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quoted {

@@ -204,6 +204,11 @@ impl Conn {
         !matches!(self.state, State::Connecting | State::SynSent | State::SynReceived | State::Closed)
     }
 
+    /// True while our SYN has not been sent, for the guest's MAC is not known.
+    pub fn unsent(&self) -> bool {
+        self.state == State::SynSent && self.snd.nxt == self.iss
+    }
+
     /// True while the connection does not stand yet.
     pub const fn half_open(&self) -> bool {
         matches!(self.state, State::Connecting | State::SynSent | State::SynReceived)

@@ -74,6 +74,8 @@ pub struct Engine {
     /// Connections that did not stand yet when they were put here, oldest first.
     half_open: VecDeque<FlowId>,
     half_open_count: usize,
+    /// Connections dialled from the host's side whose SYN waits for the guest's MAC.
+    unsent: Vec<FlowId>,
 }
 
 impl Engine {
@@ -93,6 +95,7 @@ impl Engine {
             dirty: Vec::new(),
             half_open: VecDeque::new(),
             half_open_count: 0,
+            unsent: Vec::new(),
         }
     }
 
@@ -211,6 +214,9 @@ impl Engine {
 
     /// A batch of segments and events is over: data, acknowledgements and sends that were held back go out.
     pub fn end_batch(&mut self, cx: &mut Cx<'_>) {
+        if !self.unsent.is_empty() {
+            self.send_waiting(cx);
+        }
         let mut dirty = std::mem::take(&mut self.dirty);
         for id in dirty.drain(..) {
             if let Some(conn) = self.table.get_mut(id) {

@@ -3,7 +3,8 @@
 //! Theory of operation. A SYN asks the policy once. What may go out gets a host socket first and an answer later; a
 //! connection to the DNS address tries the host's resolvers in turn. What fails is told as it failed: refused is a
 //! reset, unreachable an ICMP error quoting the SYN, forbidden "network unreachable" (slirp4netns's words, which
-//! scripts look for). Connections that do not stand yet are bounded: the oldest is forgotten without a word, and a
+//! scripts look for). A connection from the host's side is dialled with the host socket already there; while the guest's
+//! MAC is not known its SYN waits for that and not for a retransmission. Connections that do not stand yet are bounded: the oldest is forgotten without a word, and a
 //! guest that meant it sends its SYN again.
 
 use super::conn::{Conn, Socket, State};
@@ -70,6 +71,11 @@ impl Engine {
         self.settle(cx, id);
     }
 
+    /// True when no connection has this tuple.
+    pub fn is_free(&self, guest: SocketAddr, source: SocketAddr) -> bool {
+        !self.keys.contains_key(&Key { guest, remote: source })
+    }
+
     /// Dials the guest at `guest`, as if from `source`, on behalf of a host socket that already stands: the caller
     /// ties that socket to the flow returned. The guest's refusal comes back as `Close(Reset)`. `None` when the table
     /// is full or the tuple is taken.
@@ -94,10 +100,28 @@ impl Engine {
             let mss = conn.own_mss(cx.net.mtu);
             conn.set_mss(mss);
             conn.send_syn(cx, &self.pool);
+            if conn.unsent() {
+                self.unsent.push(id);
+            }
         }
         self.bound_half_open(cx);
         self.settle(cx, id);
         Some(id)
+    }
+
+    /// Sends the SYNs that waited for the guest's MAC and need no longer.
+    pub(super) fn send_waiting(&mut self, cx: &mut Cx<'_>) {
+        let mut unsent = std::mem::take(&mut self.unsent);
+        unsent.retain(|id| {
+            let Some(conn) = self.table.get_mut(*id).filter(|conn| conn.unsent()) else { return false };
+            if cx.link.lookup(conn.key.guest.ip()).is_none() {
+                return true;
+            }
+            conn.send_syn(cx, &self.pool);
+            self.settle(cx, *id);
+            false
+        });
+        self.unsent = unsent;
     }
 
     fn insert(&mut self, cx: &mut Cx<'_>, key: Key, state: State, iss: Seq) -> FlowId {

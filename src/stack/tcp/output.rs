@@ -4,6 +4,7 @@ use super::conn::{Conn, State};
 use super::key::Key;
 use super::pool::Pool;
 use super::seq::Seq;
+use super::tuning::ASK_NEIGHBOUR;
 use crate::buf::SpanVec;
 use crate::stack::{Action, Cx, Emit};
 use crate::wire::ip::IpOut;
@@ -80,6 +81,11 @@ impl Conn {
 
     /// SYN, or SYN-ACK.
     pub fn send_syn(&mut self, cx: &mut Cx<'_>, pool: &Pool) {
+        if self.unsent() && cx.neighbour(self.key.guest.ip()).is_none() {
+            // Nobody could have answered: neither an attempt nor a round trip.
+            self.snd.retransmit_at = Some(cx.now + ASK_NEIGHBOUR);
+            return;
+        }
         let reply = self.state != State::SynSent;
         let flags = if reply { Flags::SYN.with(Flags::ACK) } else { Flags::SYN };
         let mut segment = header(&self.key, self.iss, flags);

@@ -10,7 +10,7 @@ use super::conn::{Conn, Socket, State};
 use super::pool::Pool;
 use super::tuning::{
     CONNECT_TIMEOUT, DRAIN_STALL, FIN_WAIT_2_IDLE, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES,
-    MAX_ORPHAN_RETRIES, MAX_RETRIES, MAX_SYN_RETRIES, ORPHAN_STALL,
+    MAX_ORPHAN_RETRIES, MAX_RETRIES, MAX_SYN_RETRIES, NEIGHBOUR_WAIT, ORPHAN_STALL,
 };
 use crate::flow::Time;
 use crate::stack::Cx;
@@ -62,7 +62,13 @@ impl Conn {
         } else {
             MAX_RETRIES
         };
-        if self.snd.retries >= limit {
+        if self.unsent() {
+            if cx.now.since(self.opened) >= NEIGHBOUR_WAIT {
+                self.give_up(cx, pool);
+            } else {
+                self.send_syn(cx, pool);
+            }
+        } else if self.snd.retries >= limit {
             self.give_up(cx, pool);
         } else if self.half_open() {
             self.snd.retries += 1;

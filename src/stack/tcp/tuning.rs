@@ -107,6 +107,10 @@ pub const WINDOW_STEP: u32 = 64 * 1024;
 
 /// The host's answer to a connect is waited for this long (slirp4netns: 75 s).
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(75);
+/// A guest whose MAC is not known is asked for it this often while a connection waits for it.
+pub const ASK_NEIGHBOUR: Duration = Duration::from_millis(100);
+/// And for this long before the connection is given up (Linux: three questions, a second each).
+pub const NEIGHBOUR_WAIT: Duration = Duration::from_secs(3);
 /// SYN or SYN-ACK retransmissions before giving up (Linux: 5).
 pub const MAX_SYN_RETRIES: u8 = 5;
 /// Retransmissions of one segment before giving up: about six minutes.

@@ -1,0 +1,329 @@
+//! Published ports whose way leads through the tap ([`Via::Tap`]): clients that come in here enter the guest as packets.
+//!
+//! Theory of operation. Control sends a port's listeners as they are bound; each becomes a [`Entry`] of a table, whose
+//! number is the stack's [`Door`]. A listener accepts for as long as it is published: a client's socket becomes the host
+//! socket of a flow ([`Shard::accept_stream`]). A datagram socket receives for all its clients; who they are is the
+//! stack's to know, and what it sends back leaves by the same socket. An accept that fails for want of descriptors or
+//! memory rests and is armed again: nothing but `Unpublish` ends a listener.
+
+use super::datagrams::singles;
+use super::errqueue;
+use super::relays::udp::prepare;
+use super::shard::Shard;
+use super::sockets::HostSocket;
+use super::tag::Tag;
+use crate::config::{Network, PortId, Published, Via};
+use crate::flow::{DropReason, Time};
+use crate::ring::{Completion, Data, Local, Message, OpId};
+use crate::stack::{Arrival, Datagrams, Door, HostError, HostEvent};
+use nix::errno::Errno;
+use slab::Slab;
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+use tracing::debug;
+
+/// How long a listener rests that could not accept: short for a client that waits, long for a loop.
+const REST: Duration = Duration::from_millis(50);
+
+/// A listening or bound socket.
+#[derive(Debug)]
+struct Entry {
+    port: PortId,
+    /// Number of its port within the range.
+    index: u16,
+    fd: OwnedFd,
+    /// The armed accept or receive.
+    op: Option<OpId>,
+}
+
+/// A send from a published socket in flight; a reference on each of its buffers is held.
+#[derive(Debug)]
+struct Leaving {
+    door: u32,
+    /// The address of ours that the client used; unspecified: the kernel's choice.
+    from: IpAddr,
+    data: Datagrams,
+    retried: bool,
+}
+
+/// All ports that lead through the tap.
+#[derive(Debug, Default)]
+pub struct TapPorts {
+    ports: HashMap<PortId, Published>,
+    entries: Slab<Entry>,
+    leaving: Slab<Leaving>,
+    /// Entries to arm again, and when; in order of time, for all rest equally long.
+    resting: VecDeque<(Time, u32)>,
+}
+
+impl TapPorts {
+    /// True for a port that leads through the tap.
+    pub fn has(&self, port: PortId) -> bool {
+        self.ports.contains_key(&port)
+    }
+
+    /// When a listener has rested long enough.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.resting.front().map(|(at, _)| *at)
+    }
+
+    /// What an entry leads to.
+    fn of(&self, key: u32) -> Option<(&Published, &Entry)> {
+        let entry = self.entries.get(key as usize)?;
+        Some((self.ports.get(&entry.port)?, entry))
+    }
+}
+
+/// Where in the guest a client ends up: the address named when the port was published, or the tap's of the client's
+/// family.
+fn target(net: &Network, port: &Published, index: u16, client: IpAddr) -> SocketAddr {
+    let own = match client.to_canonical() {
+        IpAddr::V6(_) => net.guest_v6().map_or(net.guest_v4().into(), IpAddr::V6),
+        IpAddr::V4(_) => net.guest_v4().into(),
+    };
+    SocketAddr::new(port.guest_ip.unwrap_or(own), port.guest_port.wrapping_add(index))
+}
+
+impl Shard {
+    /// A port is published; its listeners follow. Those of another way are not for this table.
+    pub(super) fn publish_on_tap(&mut self, port: Published) {
+        if port.via != Via::Tap {
+            return;
+        }
+        let net = self.stack.network();
+        let own = [Some(net.guest_v4().into()), net.guest_v6().map(IpAddr::V6)];
+        for guest in port.guest_ip.map_or(own, |ip| [Some(ip), None]).into_iter().flatten() {
+            self.stack.expect_inbound(self.now, guest);
+        }
+        self.tap_ports.ports.insert(port.id, port);
+    }
+
+    /// Listeners of a port of this table: arms them.
+    pub(super) fn listen_on_tap(&mut self, port: PortId, first: u16, fds: Vec<OwnedFd>) {
+        for (fd, index) in fds.into_iter().zip(first..) {
+            let key = self.tap_ports.entries.insert(Entry { port, index, fd, op: None });
+            self.arm_entry(u32::try_from(key).expect("fewer listeners than descriptors"));
+        }
+    }
+
+    /// A port of this table is no longer published.
+    pub(super) fn unpublish_on_tap(&mut self, port: PortId, connections: bool) {
+        if self.tap_ports.ports.remove(&port).is_none() {
+            return;
+        }
+        let mut gone = Vec::new();
+        for (key, entry) in &self.tap_ports.entries {
+            if entry.port == port {
+                gone.push(key);
+            }
+        }
+        for key in gone {
+            let entry = self.tap_ports.entries.remove(key);
+            self.ring.cancel_fd(entry.fd.as_fd());
+            self.graveyard.push(entry.fd);
+            self.stack.close_door(self.now, Door(key as u32));
+        }
+        if connections {
+            for flow in self.sockets.of_port(port) {
+                self.stack.handle_host(self.now, flow, HostEvent::ReceiveFailed(HostError::Reset));
+            }
+        }
+    }
+
+    fn arm_entry(&mut self, key: u32) {
+        let Some((port, entry)) = self.tap_ports.of(key) else { return };
+        let fd = entry.fd.as_fd();
+        let op = if port.udp {
+            // What control has not set already; without it answers leave from the kernel's choice of address.
+            if let Err(e) = prepare(&entry.fd) {
+                debug!("options of a published socket: {e}");
+            }
+            self.ring.receive_messages(fd, Tag::TapPortDatagrams(key))
+        } else {
+            self.ring.accept(fd, Tag::TapPortAccept(key))
+        };
+        if let Some(entry) = self.tap_ports.entries.get_mut(key as usize) {
+            entry.op = Some(op);
+        }
+    }
+
+    fn rest_entry(&mut self, key: u32) {
+        self.tap_ports.resting.push_back((self.now + REST, key));
+    }
+
+    /// Arms the listeners that have rested.
+    pub(super) fn wake_tap_ports(&mut self) {
+        while let Some(&(at, key)) = self.tap_ports.resting.front()
+            && at <= self.now
+        {
+            self.tap_ports.resting.pop_front();
+            // The number may be another listener's by now, which is armed.
+            if self.tap_ports.entries.get(key as usize).is_some_and(|e| e.op.is_none()) {
+                self.arm_entry(key);
+            }
+        }
+    }
+
+    /// Notes the end of an entry's operation. False for one of an earlier holder of the number.
+    fn entry_completed(&mut self, key: u32, op: OpId, more: bool) -> bool {
+        let Some(entry) = self.tap_ports.entries.get_mut(key as usize) else { return false };
+        let ours = entry.op == Some(op);
+        if ours && !more {
+            entry.op = None;
+        }
+        ours
+    }
+
+    pub(super) fn on_tap_port_accept(&mut self, key: u32, c: Completion<Tag>) {
+        if !self.entry_completed(key, c.op, c.more) {
+            return;
+        }
+        let failed = match (c.result, c.data) {
+            (Ok(_), Data::Fd(fd)) => {
+                let client = socket2::SockRef::from(&fd).peer_addr().ok().and_then(|a| a.as_socket());
+                let port = self.tap_ports.of(key).map(|(port, entry)| (port.clone(), entry.index));
+                // A client that is gone already has no address any more.
+                if let (Some(client), Some((port, index))) = (client, port) {
+                    self.accept_stream(fd, &port, index, client);
+                }
+                false
+            }
+            (Ok(_), _) => false,
+            (Err(e), _) => {
+                debug!("accepting for a published port: {e}");
+                true
+            }
+        };
+        match (c.more, failed) {
+            (true, _) => {}
+            (false, false) => self.arm_entry(key),
+            (false, true) => self.rest_entry(key),
+        }
+    }
+
+    /// A client's connection to number `index` of a published range, accepted: dials the guest for it. The client is
+    /// reset when there is no room for the flow.
+    pub(super) fn accept_stream(&mut self, fd: OwnedFd, port: &Published, index: u16, client: SocketAddr) {
+        let guest = target(self.stack.network(), port, index, client.ip());
+        match self.stack.accept_stream(self.now, guest, client, port.source_ip) {
+            Some(flow) => {
+                self.sockets.insert(HostSocket::adopt(flow, fd, port.id));
+            }
+            None => {
+                // Lingering for no time at all makes close(2) send a reset (socket(7)).
+                let _ = socket2::SockRef::from(&fd).set_linger(Some(Duration::ZERO));
+            }
+        }
+    }
+
+    pub(super) fn on_tap_port_datagrams(&mut self, key: u32, c: Completion<Tag>) {
+        if !self.entry_completed(key, c.op, c.more) {
+            return self.discard(c.data);
+        }
+        let failed = match c.result {
+            Ok(_) => {
+                if let Data::Message { from: Some(client), to, data, segment, tos, truncated: false, .. } =
+                    c.data
+                    && let Some((port, entry)) = self.tap_ports.of(key)
+                {
+                    let guest = target(self.stack.network(), port, entry.index, client.ip());
+                    let source_ip = port.source_ip;
+                    let data = self.shrink_payload(data);
+                    let local = to.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |to| to.ip);
+                    let door = Door(key);
+                    let arrival = Arrival { door, client, local, guest, source_ip, data, segment, tos };
+                    self.stack.accept_datagrams(self.now, &arrival);
+                } else {
+                    self.stack.count_drop(DropReason::Malformed);
+                    self.discard(c.data);
+                }
+                false
+            }
+            Err(Errno::ENOBUFS | Errno::ENOMEM) => true,
+            Err(_) => {
+                self.drain_door(key);
+                false
+            }
+        };
+        match (c.more, failed) {
+            (true, _) => {}
+            (false, false) => self.arm_entry(key),
+            (false, true) => self.rest_entry(key),
+        }
+    }
+
+    /// Reads the error queue of a published socket and tells the stack.
+    fn drain_door(&mut self, key: u32) {
+        let Some((port, entry)) = self.tap_ports.of(key) else { return };
+        let (stack, now, index) = (&mut self.stack, self.now, entry.index);
+        errqueue::drain(entry.fd.as_fd(), false, |error| {
+            let guest = target(stack.network(), port, index, error.to.ip());
+            stack.published_error(now, guest, &error);
+        });
+    }
+
+    /// Sends answers out of a published socket.
+    pub(super) fn send_published(&mut self, door: Door, from: IpAddr, data: Datagrams) {
+        for span in &data.spans {
+            self.ring.arena_mut().retain(span.buf);
+        }
+        self.submit_published(Leaving { door: door.0, from, data, retried: false });
+    }
+
+    fn submit_published(&mut self, leaving: Leaving) {
+        let door = leaving.door as usize;
+        if !self.tap_ports.entries.contains(door) {
+            return self.drop_leaving(&leaving);
+        }
+        let key = self.tap_ports.leaving.insert(leaving);
+        let (leaving, entry) = (&self.tap_ports.leaving[key], &self.tap_ports.entries[door]);
+        let data = &leaving.data;
+        let message = Message {
+            to: Some(data.to),
+            from: Some(Local { ip: leaving.from, interface: 0 }).filter(|from| !from.ip.is_unspecified()),
+            head: &data.head,
+            spans: &data.spans,
+            segment: data.segment,
+            ttl: Some(data.ttl),
+            tos: (data.tos != 0).then_some(data.tos),
+        };
+        self.ring.send_message(entry.fd.as_fd(), &message, Tag::TapPortSent(key as u32));
+    }
+
+    fn drop_leaving(&mut self, leaving: &Leaving) {
+        for span in &leaving.data.spans {
+            self.ring.release(span.buf);
+        }
+    }
+
+    pub(super) fn on_tap_port_sent(&mut self, key: u32, c: &Completion<Tag>) {
+        let Some(leaving) = self.tap_ports.leaving.try_remove(key as usize) else { return };
+        let error = match c.result {
+            Ok(_) | Err(Errno::ECANCELED) => return self.drop_leaving(&leaving),
+            Err(e) => e,
+        };
+        self.drain_door(leaving.door);
+        if leaving.data.segment.is_some() && matches!(error, Errno::EMSGSIZE | Errno::EIO | Errno::EINVAL) {
+            for data in singles(&leaving.data) {
+                for span in &data.spans {
+                    self.ring.arena_mut().retain(span.buf);
+                }
+                self.submit_published(Leaving {
+                    door: leaving.door,
+                    from: leaving.from,
+                    data,
+                    retried: false,
+                });
+            }
+            return self.drop_leaving(&leaving);
+        }
+        if !leaving.retried && error != Errno::EMSGSIZE {
+            // Most likely an ICMP error of an earlier datagram, to whatever client: this one is still unsent.
+            return self.submit_published(Leaving { retried: true, ..leaving });
+        }
+        self.stack.count_drop(DropReason::HostRefused);
+        self.drop_leaving(&leaving);
+    }
+}
