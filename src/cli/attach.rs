@@ -2,6 +2,7 @@
 
 use super::CliError;
 use super::network_args::{NetworkArgs, inherited};
+use super::publish_args::PublishArgs;
 use crate::control::attach::{Attach, Namespace, attach};
 use crate::plane;
 use clap::Args;
@@ -15,6 +16,8 @@ use std::path::PathBuf;
 pub struct AttachArgs {
     #[command(flatten)]
     network: NetworkArgs,
+    #[command(flatten)]
+    publish: PublishArgs,
     /// File of the network namespace, instead of PID
     #[arg(long, value_name = "PATH")]
     netns: Option<PathBuf>,
@@ -53,7 +56,7 @@ impl AttachArgs {
             return Err(CliError::Option { option: "attach", cause });
         }
         let wanted = Attach {
-            common: self.network.into_common(&ifname)?,
+            common: self.publish.add_to(self.network.into_common(&ifname)?)?,
             namespace,
             userns: self.userns,
             configure: !self.no_configure,

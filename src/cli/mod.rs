@@ -8,6 +8,8 @@
 pub mod attach;
 pub mod log;
 pub mod network_args;
+pub mod port;
+pub mod publish_args;
 pub mod relay;
 pub mod run;
 
@@ -30,6 +32,8 @@ enum Verb {
     Attach(Box<attach::AttachArgs>),
     /// Relay from an address to an address.
     Relay(relay::RelayArgs),
+    /// Publish, remove and list ports of a running instance.
+    Port(port::PortArgs),
 }
 
 /// Why a verb did not do its work; one line with cause and remedy.
@@ -43,6 +47,9 @@ pub enum CliError {
         /// What is wrong with its value, and what to give instead.
         cause: String,
     },
+    /// A running instance did not do what was asked, or there is none.
+    #[error(transparent)]
+    Client(#[from] port::client::ClientError),
     /// It does not work here.
     #[error(transparent)]
     Control(#[from] crate::control::ControlError),
@@ -64,6 +71,7 @@ pub fn main() -> ExitCode {
         Verb::Run(args) => args.run(),
         Verb::Attach(args) => args.run(),
         Verb::Relay(args) => args.run(),
+        Verb::Port(args) => args.run(),
     };
     match outcome {
         Ok(status) => ExitCode::from(status),

@@ -3,7 +3,7 @@
 use super::CliError;
 use super::log::LogLevel;
 use crate::config::network::{MTU_DEFAULT, MTU_MIN_V6};
-use crate::config::{Network, OutboundAddr, Policy};
+use crate::config::{Exposed, Network, OutboundAddr, Policy, PortOptions};
 use crate::control::Common;
 use crate::netns::process::adopt_fd;
 use clap::Args;
@@ -35,6 +35,9 @@ pub struct NetworkArgs {
     /// The gateway's address stands for the host's loopback
     #[arg(long)]
     allow_host_loopback: bool,
+    /// A port of the host's loopback that the guest reaches at its gateway's address; may be given again
+    #[arg(long, value_name = "PORT|HOSTPORT:GATEWAYPORT[/tcp|udp]")]
+    expose_host: Vec<String>,
     /// Source of outgoing traffic: an address, or an interface that has one; once per family
     #[arg(long, value_name = "ADDR|IFNAME")]
     outbound_addr: Vec<String>,
@@ -69,7 +72,8 @@ impl NetworkArgs {
             ),
             None => None,
         };
-        Ok(Common { network, dns, pcap, log_level, ready_fd })
+        let (ports, port_defaults) = (Vec::new(), PortOptions::default());
+        Ok(Common { network, dns, ports, port_defaults, pcap, log_level, ready_fd })
     }
 
     fn network(&self, ifname: &str) -> Result<Network, CliError> {
@@ -90,7 +94,10 @@ impl NetworkArgs {
             v6,
             mtu,
             ifname: check_ifname(ifname)?,
-            policy: Policy { allow_host_loopback: self.allow_host_loopback },
+            policy: Policy {
+                allow_host_loopback: self.allow_host_loopback,
+                exposed: exposed(&self.expose_host)?,
+            },
             outbound: outbound(&self.outbound_addr)?,
             ..defaults
         })
@@ -120,6 +127,21 @@ fn check_ifname(name: &str) -> Result<String, CliError> {
     let cause =
         format!("{name:?} is no name for a tap; use 1 to 15 letters, digits, '-', '_' or '.', as in tap0");
     Err(CliError::Option { option: "IFNAME", cause })
+}
+
+/// The ports of `--expose-host`. One port of the gateway cannot stand for two of the host.
+fn exposed(given: &[String]) -> Result<Vec<Exposed>, CliError> {
+    let mut all: Vec<Exposed> = Vec::with_capacity(given.len());
+    for text in given {
+        let new: Exposed = text.parse().map_err(CliError::option("--expose-host"))?;
+        let twice = |old: &&Exposed| old.udp == new.udp && old.gateway_port == new.gateway_port;
+        if let Some(old) = all.iter().find(twice) {
+            let cause = format!("{text:?} is at the same port of the gateway as {old}; give it another one");
+            return Err(CliError::Option { option: "--expose-host", cause });
+        }
+        all.push(new);
+    }
+    Ok(all)
 }
 
 fn parse_dns(text: &str) -> Result<SocketAddr, CliError> {
@@ -215,6 +237,15 @@ mod tests {
             Some("127.0.0.1".parse().unwrap())
         );
         assert!(network(&["--outbound-addr", "no-such-if"]).unwrap_err().contains("neither"));
+    }
+
+    #[test]
+    fn exposed_ports_are_told_apart_by_protocol() {
+        let n = network(&["--expose-host", "53", "--expose-host", "5353:53/udp"]).unwrap();
+        assert_eq!(n.policy.exposed.len(), 2);
+        let twice = network(&["--expose-host", "53", "--expose-host", "5353:53"]).unwrap_err();
+        assert!(twice.starts_with("--expose-host: ") && twice.contains("same port"), "{twice}");
+        assert!(network(&["--expose-host", "127.0.0.1:80"]).unwrap_err().contains("names no port"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::CliError;
 use super::network_args::NetworkArgs;
+use super::publish_args::PublishArgs;
 use crate::control::run::{Run, run};
 use crate::netns::mounts;
 use crate::plane;
@@ -26,6 +27,8 @@ enum Propagation {
 pub struct RunArgs {
     #[command(flatten)]
     network: NetworkArgs,
+    #[command(flatten)]
+    publish: PublishArgs,
     /// Name of the tap inside
     #[arg(long, value_name = "NAME", default_value = "tap0", help_heading = "Network")]
     ifname: String,
@@ -82,7 +85,7 @@ impl RunArgs {
             (self.cgroupns, CloneFlags::CLONE_NEWCGROUP),
         ];
         let wanted = Run {
-            common: self.network.into_common(&self.ifname)?,
+            common: self.publish.add_to(self.network.into_common(&self.ifname)?)?,
             namespaces: namespaces.into_iter().filter_map(|(on, flag)| on.then_some(flag)).collect(),
             hostname: self.hostname,
             propagation: match self.propagation {

@@ -5,10 +5,16 @@
 
 #![forbid(unsafe_code)]
 
+pub mod exposed;
 pub mod network;
 pub mod port;
+pub mod port_spec;
 pub mod resolvers;
+pub mod rootlesskit_spec;
 
+pub use exposed::Exposed;
 pub use network::{Filtering, Network, NetworkError, OutboundAddr, Policy};
 pub use port::{PortId, ProxyProtocol, Published, SourceIp, Via};
+pub use port_spec::{PortOptions, PortSpec};
 pub use resolvers::Resolvers;
+pub use rootlesskit_spec::RootlessKitSpec;

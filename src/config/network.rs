@@ -50,12 +50,14 @@ pub enum Filtering {
     AddressDependent,
 }
 
-/// What the guest may reach.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What the guest may reach. Fixed at start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
     /// The gateway address stands for the host's loopback. Off by default: whatever listens on 127.0.0.1 trusts its
     /// clients.
     pub allow_host_loopback: bool,
+    /// Single ports of the host's loopback that the gateway address stands for in any case.
+    pub exposed: Vec<super::Exposed>,
 }
 
 /// The source that outgoing sockets are bound to.
@@ -105,7 +107,7 @@ impl Default for Network {
             v6: Some(Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0), 64)),
             mtu: MTU_DEFAULT,
             ifname: "tap0".to_owned(),
-            policy: Policy { allow_host_loopback: false },
+            policy: Policy::default(),
             outbound: OutboundAddr::default(),
             filtering: Filtering::AddressDependent,
             dns: true,

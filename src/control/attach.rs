@@ -4,6 +4,7 @@
 //! the namespace. Control then serves until it is told to end (SIGTERM, SIGINT, SIGHUP, SIGQUIT), until the process that
 //! the namespace was named by ends, or until anything happens on `--exit-fd`. All of these are success.
 
+use super::api::Api;
 use super::plane::{News, Plane};
 use super::ready::Ready;
 use super::serve::{Event, Sources};
@@ -62,8 +63,16 @@ pub fn attach(mut attach: Attach, plane_main: PlaneMain) -> Result<u8, ControlEr
     drop(target);
     let v6 = host_v6::usable();
     plane.start(&attach.common, attach.common.resolvers(resolvers::read()), v6, tap)?;
+    let child_pid = match attach.namespace {
+        Namespace::Pid(pid) => pid,
+        Namespace::Path(_) => 0,
+    };
+    let mut api = Api::publish(&attach.common, state.path(), child_pid, plane.channel())?;
     let runtime = runtime::start()?;
-    runtime.block_on(serve(&mut attach, &mut plane, &mut state, process, v6))?;
+    runtime.block_on(async {
+        api.open(&mut state)?;
+        serve(&mut attach, &mut plane, &mut state, &mut api, process, v6).await
+    })?;
     Ok(0)
 }
 
@@ -108,6 +117,7 @@ async fn serve(
     attach: &mut Attach,
     plane: &mut Plane,
     state: &mut StateDir,
+    api: &mut Api,
     process: Option<OwnedFd>,
     v6: bool,
 ) -> Result<(), ControlError> {
@@ -139,23 +149,28 @@ async fn serve(
                 return Ok(());
             }
             event = sources.next(plane) => match event {
-                Event::Plane(message) => match plane.handle(message)? {
-                    News::Ready => {
-                        // Whoever waits is told once, whatever becomes of the first plane.
-                        if !std::mem::replace(&mut ready, true) {
-                            notify::ready(attach.common.ready_fd.take());
+                Event::Plane(message) => {
+                    let Some(message) = api.hear(message, plane.channel()) else { continue };
+                    match plane.handle(message)? {
+                        News::Ready => {
+                            // Whoever waits is told once, whatever becomes of the first plane.
+                            if !std::mem::replace(&mut ready, true) {
+                                notify::ready(attach.common.ready_fd.take());
+                            }
                         }
+                        News::Replaced => {
+                            state.replace("plane_pid", &plane.pid().to_string())?;
+                            api.plane_replaced(plane.channel())?;
+                        }
+                        News::None => {}
                     }
-                    News::Replaced => {
-                        state.replace("plane_pid", &plane.pid().to_string())?;
-                    }
-                    News::None => {}
-                },
+                }
                 Event::Resolvers(host) => {
                     plane.set_resolvers(attach.common.resolvers(host))?;
                 }
                 Event::HostV6(usable) => plane.set_host_v6(usable)?,
             },
+            call = api.next() => api.handle(call, plane.channel()),
         }
     }
 }

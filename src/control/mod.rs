@@ -4,17 +4,20 @@
 //! block signals, fork the plane, fork the child (or the short-lived process that makes a tap in a namespace that
 //! exists), exchange the first messages. Only then is the tokio-uring runtime started, which waits for messages
 //! ([`plane::Plane`], the child's channel), signals ([`signals`]), changes of the host's resolvers ([`resolvers`]) and of
-//! its IPv6 route ([`host_v6`]). Control holds descriptors and never looks into a frame. When it ends, whichever way,
-//! the others end: their channels close, and the kernel kills them. When the plane dies, control forks another on the
-//! same tap: the one fork that happens with the runtime at work, and [`plane`] says why it may.
+//! its IPv6 route ([`host_v6`]), and serves the API ([`api`]). It binds what is published ([`ports`]), holds descriptors
+//! and never looks into a frame. When it ends, whichever way, the others end: their channels close, and the kernel kills
+//! them. When the plane dies, control forks another on the same tap: the one fork that happens with the runtime at work,
+//! and [`plane`] says why it may.
 
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod attach;
 pub mod etc;
 pub mod host_v6;
 pub mod notify;
 pub mod plane;
+pub mod ports;
 pub mod ready;
 pub mod resolvers;
 pub mod run;
@@ -26,7 +29,7 @@ pub mod terminal;
 
 pub use crate::msg::Level;
 
-use crate::config::{Network, Resolvers};
+use crate::config::{Network, PortOptions, PortSpec, Resolvers};
 use crate::msg::Channel;
 use std::fs::File;
 use std::net::SocketAddr;
@@ -42,6 +45,10 @@ pub struct Common {
     pub network: Network,
     /// Resolvers given by hand; empty: those of the host's resolv.conf, as they change.
     pub dns: Vec<SocketAddr>,
+    /// Ports to publish before the network is said to be ready.
+    pub ports: Vec<PortSpec>,
+    /// Holds for every port that does not say otherwise, those of the API as well.
+    pub port_defaults: PortOptions,
     /// Where to write a capture of the tap.
     pub pcap: Option<File>,
     /// Log lines below this level are not written.
@@ -69,6 +76,17 @@ pub enum ControlError {
     /// No state directory.
     #[error(transparent)]
     State(#[from] state::StateError),
+    /// A port that was asked for at start.
+    #[error("{0}")]
+    Port(String),
+    /// No API.
+    #[error("cannot serve {path}: {source}; name a directory with a shorter path, or free space there")]
+    Api {
+        /// The socket.
+        path: String,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
     /// No runtime.
     #[error(transparent)]
     Runtime(#[from] runtime::RuntimeError),

@@ -188,7 +188,8 @@ impl Plane {
                 return Ok(News::Ready);
             }
             Ok(FromPlane::Failed { text }) => return Err(ControlError::Plane(text)),
-            Ok(FromPlane::Counters(counters)) => tracing::debug!("{counters:?}"),
+            // The API takes its answers before they come here.
+            Ok(FromPlane::Counters(_) | FromPlane::Flows(_) | FromPlane::Ports(_)) => {}
             Ok(FromPlane::Notice { level, text }) => log(level, &text),
             Err(MsgError::Closed) => {
                 self.replace()?;

@@ -3,8 +3,9 @@
 //! The start is arranged so that processes work at the same time. The plane is forked first; it sets up its ring and
 //! then waits for the tap. The child is forked into its namespaces and configures its network while newuidmap and
 //! newgidmap write its maps. Then the runtime starts while the child mounts. COMMAND starts when both the plane and
-//! the child have said that they are ready.
+//! the child have said that they are ready; by then the ports given at start are bound and the API answers.
 
+use super::api::Api;
 use super::plane::{News, Plane};
 use super::serve::{Event, Inbox, Sources};
 use super::signals::{self, Signals};
@@ -127,6 +128,7 @@ struct Session {
     child: Child,
     plane: Plane,
     state: StateDir,
+    api: Api,
     common: Common,
     host_v6: bool,
     plane_ready: bool,
@@ -180,9 +182,11 @@ impl Session {
             tracing::warn!("{warning}");
         }
         child.send(ToChild::Mapped)?;
-        state.write("child_pid", &child.process.pid.to_string())?;
+        let child_pid = child.process.pid.as_raw();
+        let api = Api::publish(&run.common, state.path(), child_pid, plane.channel())?;
+        state.announce("child_pid", &child_pid.to_string())?;
         let (plane_ready, child_ready, running) = (false, false, false);
-        Ok(Self { child, plane, state, common: run.common, host_v6, plane_ready, child_ready, running })
+        Ok(Self { child, plane, state, api, common: run.common, host_v6, plane_ready, child_ready, running })
     }
 
     /// Serves until COMMAND has ended; the result is its exit status.
@@ -190,6 +194,7 @@ impl Session {
         let mut sources = Sources::new(&self.plane, self.host_v6)?;
         let mut signals = Signals::new().map_err(ControlError::system("signalfd"))?;
         let mut inbox = Inbox::new(self.child.channel()?).map_err(ControlError::system("epoll"))?;
+        self.api.open(&mut self.state)?;
         loop {
             let channel = self.child.channel()?;
             tokio::select! {
@@ -209,22 +214,27 @@ impl Session {
                     self.child.send(ToChild::Signal(signal as i32))?;
                 }
                 event = sources.next(&self.plane) => self.hear(event)?,
+                call = self.api.next() => self.api.handle(call, self.plane.channel()),
             }
         }
     }
 
     fn hear(&mut self, event: Event) -> Result<(), ControlError> {
         match event {
-            Event::Plane(message) => match self.plane.handle(message)? {
-                News::Ready => {
-                    self.plane_ready = true;
-                    self.go_when_ready()?;
+            Event::Plane(message) => {
+                let Some(message) = self.api.hear(message, self.plane.channel()) else { return Ok(()) };
+                match self.plane.handle(message)? {
+                    News::Ready => {
+                        self.plane_ready = true;
+                        self.go_when_ready()?;
+                    }
+                    News::Replaced => {
+                        self.state.replace("plane_pid", &self.plane.pid().to_string())?;
+                        self.api.plane_replaced(self.plane.channel())?;
+                    }
+                    News::None => {}
                 }
-                News::Replaced => {
-                    self.state.replace("plane_pid", &self.plane.pid().to_string())?;
-                }
-                News::None => {}
-            },
+            }
             Event::Resolvers(host) => {
                 if self.common.network.dns {
                     self.state.write("resolv.conf", &etc::resolv_conf(&self.common.network, &host))?;

@@ -1,8 +1,8 @@
 //! The state directory: where a running instance leaves what others need to find it.
 //!
 //! `$XDG_RUNTIME_DIR/ringtap/<pid>`, or `/tmp/ringtap-<uid>/<pid>` where there is no such directory of ours; or the one
-//! the user names. It holds `lock` (flock(2), exclusive, for as long as the control process lives),
-//! `child_pid`, `plane_pid`, `hosts` and `resolv.conf`. It is removed at exit. What an instance that was killed left
+//! the user names. It holds `lock` (flock(2), exclusive, for as long as the control process lives), `plane_pid`, `hosts`,
+//! `resolv.conf`, and, once the ports given at start are bound, `child_pid` and then `api.sock`. It is removed at exit. What an instance that was killed left
 //! behind has no lock any more, and the next start sweeps it; a lock on the parent directory keeps a sweep away from
 //! directories that are just being made. The parent directory goes with the last instance.
 
@@ -133,6 +133,37 @@ impl StateDir {
         }
         fs::write(&new, text).and_then(|()| fs::rename(&new, &path)).map_err(|e| io_error(&path, e))
     }
+
+    /// Writes a file that others wait for and nobody changes: it appears whole, and of mode 0444.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn announce(&mut self, name: &'static str, text: &str) -> Result<(), StateError> {
+        let path = self.reserve(name)?;
+        let new = self.path.join(format!(".{name}"));
+        let written = remove_if_there(&new)
+            .and_then(|()| OpenOptions::new().write(true).create_new(true).mode(0o444).open(&new))
+            .and_then(|mut f| f.write_all(text.as_bytes()))
+            .and_then(|()| fs::rename(&new, &path));
+        written.map_err(|e| {
+            let _ = fs::remove_file(&new);
+            io_error(&path, e)
+        })
+    }
+
+    /// A path for something that we are about to make: what an earlier instance left there is removed now, and ours at
+    /// the end.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn reserve(&mut self, name: &'static str) -> Result<PathBuf, StateError> {
+        let path = self.path.join(name);
+        if !self.written.contains(&name) {
+            self.written.push(name);
+        }
+        remove_if_there(&path).map_err(|e| io_error(&path, e))?;
+        Ok(path)
+    }
 }
 
 impl AsFd for StateDir {
@@ -155,6 +186,25 @@ impl Drop for StateDir {
             let _ = fs::remove_dir(base);
         }
     }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// The state directories of this user's instances, without those that the user named; dead ones among them.
+pub fn instances() -> Vec<PathBuf> {
+    let Ok(base) = base() else { return Vec::new() };
+    let mut found: Vec<PathBuf> = fs::read_dir(&base)
+        .map(|entries| entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect())
+        .unwrap_or_default();
+    found.sort();
+    // We may have made it just now; with instances in it the kernel refuses.
+    let _ = fs::remove_dir(&base);
+    found
 }
 
 fn io_error(path: &Path, source: io::Error) -> StateError {
@@ -257,6 +307,27 @@ mod tests {
         assert!(matches!(StateDir::create(Some(&named)), Err(StateError::InUse(_))));
         drop(state);
         assert!(named.join("precious").exists() && !named.join("hosts").exists());
+    }
+
+    #[test]
+    fn what_others_wait_for_appears_whole_and_read_only_even_over_what_was_left() {
+        let base = tempfile::tempdir().unwrap();
+        let named = base.path().join("named");
+        for pid in ["1", "23"] {
+            let mut state = StateDir::create(Some(&named)).unwrap();
+            state.announce("child_pid", pid).unwrap();
+            assert_eq!(fs::read_to_string(named.join("child_pid")).unwrap(), pid);
+            assert_eq!(fs::metadata(named.join("child_pid")).unwrap().mode() & 0o777, 0o444);
+            let socket = state.reserve("api.sock").unwrap();
+            fs::write(&socket, "").unwrap();
+            // As if killed: nothing is removed.
+            state.written.clear();
+        }
+        let mut state = StateDir::create(Some(&named)).unwrap();
+        assert!(!state.reserve("api.sock").unwrap().exists());
+        state.announce("child_pid", "4").unwrap();
+        drop(state);
+        assert!(!named.exists());
     }
 
     #[test]

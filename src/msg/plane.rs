@@ -5,6 +5,7 @@
 //! question. The end of file on either side means that the other process is gone; control then starts another plane and
 //! tells it the same.
 
+use super::query::{FlowPage, PortPage};
 use crate::config::{Network, PortId, Published, Resolvers};
 use crate::flow::PlaneCounters;
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,16 @@ pub enum ToPlane {
     HostV6(bool),
     /// Answer with [`FromPlane::Counters`].
     Counters,
+    /// Answer with [`FromPlane::Flows`]: the page that begins at `from`, as the answer before said.
+    Flows {
+        /// Where it begins; 0 is the first.
+        from: u64,
+    },
+    /// Answer with [`FromPlane::Ports`]: those after this one; all ids are above 0.
+    Ports {
+        /// After which.
+        after: PortId,
+    },
     /// The channel to the socket factory is beside the message. It replaces an earlier one.
     Factory {
         /// `SO_NETNS_COOKIE` of the guest's namespace, as read before COMMAND could interfere.
@@ -109,6 +120,10 @@ pub enum FromPlane {
     },
     /// The answer to [`ToPlane::Counters`].
     Counters(Box<PlaneCounters>),
+    /// The answer to [`ToPlane::Flows`].
+    Flows(FlowPage),
+    /// The answer to [`ToPlane::Ports`].
+    Ports(PortPage),
     /// A line for the log.
     Notice {
         /// How serious.

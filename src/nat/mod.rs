@@ -2,9 +2,10 @@
 //!
 //! Theory of operation. [`Policy::translate`] is asked once per flow (TCP) or once per new destination (UDP, echo), by
 //! address *value*: every spelling of a forbidden address is refused, before and after translation. The gateway
-//! address stands for the host's loopback where that is allowed; the DNS address for the host's resolvers, port 53
-//! only. [`Policy::guest_sees`] is the way back: what source the guest sees for a host-side peer. [`Policy::shown`] is
-//! the same question for the client of a published port, whom the guest must be able to answer through us.
+//! address stands for the host's loopback where that is allowed, or for the ports of it that are exposed one by one; the
+//! DNS address for the host's resolvers, port 53 only. [`Policy::guest_sees`] is the way back: what source the guest sees
+//! for a host-side peer. [`Policy::shown`] is the same question for the client of a published port, whom the guest must
+//! be able to answer through us.
 
 #![forbid(unsafe_code)]
 
@@ -49,6 +50,17 @@ impl Shown {
     }
 }
 
+/// What a destination is asked about for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// A stream.
+    Tcp,
+    /// A datagram.
+    Udp,
+    /// An echo request; there are no ports.
+    Icmp,
+}
+
 /// Translation and policy for one guest. Pure: same question, same answer.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -62,7 +74,7 @@ impl Policy {
     }
 
     /// What becomes of a flow from the guest to `dst`.
-    pub fn translate(&self, dst: SocketAddr) -> Verdict {
+    pub fn translate(&self, transport: Transport, dst: SocketAddr) -> Verdict {
         let ip = dst.ip();
         let is_dns = self.net.dns
             && match ip {
@@ -73,17 +85,31 @@ impl Policy {
             return if dst.port() == 53 { Verdict::Dns } else { Verdict::Refuse };
         }
         if self.is_gateway(ip) {
-            if !self.net.policy.allow_host_loopback {
-                return Verdict::Refuse;
-            }
             let loopback: IpAddr =
                 if ip.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
-            return Verdict::Host(SocketAddr::new(loopback, dst.port()));
+            return match self.exposed(transport, dst.port()) {
+                Some(port) => Verdict::Host(SocketAddr::new(loopback, port)),
+                None if self.net.policy.allow_host_loopback => {
+                    Verdict::Host(SocketAddr::new(loopback, dst.port()))
+                }
+                None => Verdict::Refuse,
+            };
         }
         if self.net.contains(ip) {
             return Verdict::Silent;
         }
         if forbidden(ip) { Verdict::Refuse } else { Verdict::Host(dst) }
+    }
+
+    /// The port of the host's loopback that this port of the gateway was made to stand for.
+    fn exposed(&self, transport: Transport, port: u16) -> Option<u16> {
+        let udp = match transport {
+            Transport::Tcp => false,
+            Transport::Udp => true,
+            Transport::Icmp => return None,
+        };
+        let mut exposed = self.net.policy.exposed.iter();
+        exposed.find(|e| e.udp == udp && e.gateway_port == port).map(|e| e.host_port)
     }
 
     /// True for the addresses that stand for the host itself.
@@ -176,7 +202,55 @@ mod tests {
     }
 
     fn ask(p: &Policy, dst: &str) -> Verdict {
-        p.translate(dst.parse().unwrap())
+        let dst = dst.parse().unwrap();
+        let verdict = p.translate(Transport::Tcp, dst);
+        assert_eq!(p.translate(Transport::Udp, dst), verdict);
+        verdict
+    }
+
+    fn exposing(allow: bool, exposed: &[&str]) -> Policy {
+        let mut net = Network::default();
+        net.policy.allow_host_loopback = allow;
+        net.policy.exposed = exposed.iter().map(|e| e.parse().unwrap()).collect();
+        Policy::new(net)
+    }
+
+    #[test]
+    fn an_exposed_port_is_open_at_the_gateway_and_nothing_beside_it() {
+        let p = exposing(false, &["5432", "5353:53/udp"]);
+        let tcp = |to: &str| p.translate(Transport::Tcp, to.parse().unwrap());
+        let udp = |to: &str| p.translate(Transport::Udp, to.parse().unwrap());
+        let host = |to: &str| Verdict::Host(to.parse().unwrap());
+        assert_eq!(tcp("10.0.2.2:5432"), host("127.0.0.1:5432"));
+        for gateway in ["[fd00::2]", "[fe80::2]"] {
+            assert_eq!(tcp(&format!("{gateway}:5432")), host("[::1]:5432"));
+            assert_eq!(udp(&format!("{gateway}:53")), host("[::1]:5353"));
+        }
+        assert_eq!(udp("10.0.2.2:53"), host("127.0.0.1:5353"));
+        for (verdict, to) in [
+            (udp("10.0.2.2:5432"), "the other protocol"),
+            (tcp("10.0.2.2:53"), "the other protocol"),
+            (udp("10.0.2.2:5353"), "the number on the host"),
+            (tcp("10.0.2.2:5433"), "another port"),
+            (tcp("10.0.2.2:0"), "no port"),
+            (p.translate(Transport::Icmp, "10.0.2.2:5432".parse().unwrap()), "an echo"),
+            (tcp("127.0.0.1:5432"), "the loopback itself"),
+            (tcp("[::1]:5432"), "the loopback itself"),
+            (tcp("[::ffff:127.0.0.1]:5432"), "the loopback itself"),
+            (tcp("[::ffff:10.0.2.2]:5432"), "another spelling of the gateway"),
+        ] {
+            assert_eq!(verdict, Verdict::Refuse, "{to}");
+        }
+        assert_eq!(tcp("10.0.2.77:5432"), Verdict::Silent);
+        assert_eq!(udp("10.0.2.3:53"), Verdict::Dns);
+    }
+
+    #[test]
+    fn an_exposed_port_comes_first_where_all_are_allowed() {
+        let p = exposing(true, &["5353:53/udp"]);
+        let udp = |to: &str| p.translate(Transport::Udp, to.parse().unwrap());
+        assert_eq!(udp("10.0.2.2:53"), Verdict::Host("127.0.0.1:5353".parse().unwrap()));
+        assert_eq!(udp("10.0.2.2:54"), Verdict::Host("127.0.0.1:54".parse().unwrap()));
     }
 
     #[test]

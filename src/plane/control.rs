@@ -1,7 +1,8 @@
 //! What control says to a running plane, and the answers.
 
+use super::queries;
 use super::shard::Shard;
-use crate::msg::{FromPlane, MsgError, ToPlane};
+use crate::msg::{Channel, FromPlane, MsgError, ToPlane};
 use tracing::warn;
 
 impl Shard {
@@ -13,21 +14,21 @@ impl Shard {
                 Ok(Some((ToPlane::Resolvers(resolvers), _))) => stack.set_resolvers(now, resolvers),
                 Ok(Some((ToPlane::HostV6(routable), _))) => stack.set_host_v6(now, routable),
                 Ok(Some((ToPlane::Counters, _))) => {
-                    if let Err(e) =
-                        channel.send(&FromPlane::Counters(Box::new(stack.counters().clone())), &[])
-                    {
-                        warn!("answering control: {e}");
-                    }
+                    answer(channel, &FromPlane::Counters(Box::new(stack.counters().clone())));
+                }
+                Ok(Some((ToPlane::Flows { from }, _))) => {
+                    answer(channel, &FromPlane::Flows(queries::flows(stack, now, from)));
+                }
+                Ok(Some((ToPlane::Ports { after }, _))) => {
+                    answer(channel, &FromPlane::Ports(self.tap_ports.counters(after)));
                 }
                 Ok(Some((ToPlane::Publish(port), _))) => self.publish_on_tap(port),
-                Ok(Some((ToPlane::Listeners { port, first }, fds))) if self.tap_ports.has(port) => {
-                    self.listen_on_tap(port, first, fds);
-                }
+                Ok(Some((ToPlane::Listeners { port, first }, fds))) => self.listen_on_tap(port, first, fds),
                 Ok(Some((ToPlane::Unpublish { port, connections }, _))) => {
-                    self.unpublish_on_tap(port, connections)
+                    self.unpublish_on_tap(port, connections);
                 }
-                // Descriptors of a port that this plane does not serve close here.
-                Ok(Some((ToPlane::Factory { .. } | ToPlane::Listeners { .. }, _))) => {}
+                // Descriptors that this plane has no use for close here.
+                Ok(Some((ToPlane::Factory { .. }, _))) => {}
                 Ok(Some((ToPlane::Stop, _))) => return false,
                 Ok(Some((ToPlane::Start(_), _))) => warn!("control sent a second start; ignored"),
                 Ok(None) => return true,
@@ -39,5 +40,11 @@ impl Shard {
                 }
             }
         }
+    }
+}
+
+fn answer(channel: &Channel, message: &FromPlane) {
+    if let Err(e) = channel.send(message, &[]) {
+        warn!("answering control: {e}");
     }
 }

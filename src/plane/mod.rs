@@ -14,6 +14,7 @@ mod errqueue;
 mod frames;
 mod messages;
 mod pcap;
+mod queries;
 pub mod relays;
 mod shard;
 mod sockets;

@@ -15,7 +15,7 @@ use super::{Action, FrameMeta, Stack, arp, context, dhcp6, icmp, link, ndp};
 use crate::buf::Span;
 use crate::config::Network;
 use crate::flow::{DropReason, Time};
-use crate::nat::Verdict;
+use crate::nat::{Transport, Verdict};
 use crate::wire::{Frame, Ip, Mac, Net, ParseError, Payload, Tcp, Udp, ext, parse_gso};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -183,7 +183,7 @@ impl Stack {
         let dialled = SocketAddr::new(p.ip.dst, udp.dst_port);
         let payload = p.span(range);
         let room = self.has_room();
-        let verdict = self.nat.translate(dialled);
+        let verdict = self.nat.translate(Transport::Udp, dialled);
         // Port 0 cannot be sent to, and an answer could not come back to it (RFC 768: no reply expected).
         if udp.src_port == 0 || udp.dst_port == 0 {
             return Err(DropReason::Malformed);
@@ -236,7 +236,7 @@ impl Stack {
                     self.echo.answer(&mut cx, &r);
                     return Ok(false);
                 }
-                match self.nat.translate(SocketAddr::new(p.ip.dst, 0)) {
+                match self.nat.translate(Transport::Icmp, SocketAddr::new(p.ip.dst, 0)) {
                     Verdict::Host(to) => {
                         let room = self.has_room();
                         let r = Request::new(&p.ip, to.ip(), (id, seq), p.ttl(), message);

@@ -177,7 +177,7 @@ impl Engine {
         m.arrived(cx.now, IDLE, data.len);
         let (guest, echo) = (m.guest.ip(), Echo { reply: true, id: m.guest.port(), seq });
         // One hop less than it arrived with, as from any router.
-        self.emit(cx, (source, guest), &echo, (ttl.saturating_sub(1).max(1), 0), data);
+        self.emit(cx, (source.ip(), guest), &echo, (ttl.saturating_sub(1).max(1), 0), data);
     }
 
     /// Time has passed.

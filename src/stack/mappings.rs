@@ -14,7 +14,7 @@ use crate::config::Filtering;
 use crate::flow::wheel::Token;
 use crate::flow::{DropReason, FlowCounters, FlowId, FlowInfo, Kind, Table, Time, Wheel};
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// One mapping.
@@ -42,10 +42,12 @@ impl<M> Mapping<M> {
 
     /// Whom the guest takes the sender `from` for. `None`, and counted, where the filter does not let it in (RFC 4787
     /// section 5), or where it would be of the other family.
-    pub fn admit(&self, cx: &mut Cx<'_>, from: SocketAddr) -> Option<IpAddr> {
+    pub fn admit(&self, cx: &mut Cx<'_>, from: SocketAddr) -> Option<SocketAddr> {
         let source = match (self.remotes.sees(from), cx.net.filtering) {
             (Some(dialled), _) => Some(dialled),
-            (None, Filtering::EndpointIndependent) => Some(cx.nat.guest_sees(from.ip())),
+            (None, Filtering::EndpointIndependent) => {
+                Some(SocketAddr::new(cx.nat.guest_sees(from.ip()), from.port()))
+            }
             (None, Filtering::AddressDependent) => None,
         };
         let source = source.filter(|a| a.is_ipv6() == self.guest.is_ipv6());

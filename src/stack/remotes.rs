@@ -5,7 +5,7 @@
 //! and with address-dependent filtering loses its right to answer.
 
 use smallvec::SmallVec;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 /// Remotes remembered per mapping.
 pub const MAX: usize = 128;
@@ -41,13 +41,13 @@ impl Remotes {
         }
     }
 
-    /// The address that the guest knows a sender by: the one dialled last for this address and port, else for this
-    /// address. `None`: the guest has not sent there.
-    pub fn sees(&self, from: SocketAddr) -> Option<IpAddr> {
-        let latest = |same: &dyn Fn(&Remote) -> bool| {
-            self.list.iter().filter(|r| same(r)).max_by_key(|r| r.used).map(|r| r.dialled.ip())
-        };
-        latest(&|r| same_end(r.host, from)).or_else(|| latest(&|r| r.host.ip() == from.ip()))
+    /// What the guest knows a sender by: address and port dialled last for this address and port (the port differs for
+    /// an exposed one), else the address dialled last for this address. `None`: the guest has not sent there.
+    pub fn sees(&self, from: SocketAddr) -> Option<SocketAddr> {
+        self.dialled(from).or_else(|| {
+            let same_host = self.list.iter().filter(|r| r.host.ip() == from.ip());
+            same_host.max_by_key(|r| r.used).map(|r| SocketAddr::new(r.dialled.ip(), from.port()))
+        })
     }
 
     /// What the guest dialled when it sent to `host`.
@@ -84,13 +84,20 @@ mod tests {
         let mut r = Remotes::default();
         r.note(at("[::1]:53"), at("[fd00::2]:53"));
         r.note(at("[::1]:80"), at("[fe80::2]:80"));
-        assert_eq!(r.sees(at("[::1]:53")), Some("fd00::2".parse().unwrap()));
-        assert_eq!(r.sees(at("[::1]:80")), Some("fe80::2".parse().unwrap()));
+        assert_eq!(r.sees(at("[::1]:53")), Some(at("[fd00::2]:53")));
+        assert_eq!(r.sees(at("[::1]:80")), Some(at("[fe80::2]:80")));
         // A port never dialled: the address used last.
-        assert_eq!(r.sees(at("[::1]:99")), Some("fe80::2".parse().unwrap()));
+        assert_eq!(r.sees(at("[::1]:99")), Some(at("[fe80::2]:99")));
         assert_eq!(r.sees(at("[::2]:80")), None);
         assert_eq!(r.dialled(at("[::1]:53")), Some(at("[fd00::2]:53")));
         assert_eq!(r.dialled(at("[::1]:99")), None);
+    }
+
+    #[test]
+    fn an_answer_comes_from_the_port_that_was_dialled() {
+        let mut r = Remotes::default();
+        r.note(at("127.0.0.1:5353"), at("10.0.2.2:53"));
+        assert_eq!(r.sees(at("127.0.0.1:5353")), Some(at("10.0.2.2:53")));
     }
 
     #[test]

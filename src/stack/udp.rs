@@ -174,7 +174,7 @@ impl Engine {
     ) {
         let Some(m) = self.mappings.get_mut(id) else { return cx.act(Action::Release(data.buf)) };
         let Some(source) = m.admit(cx, from) else { return cx.act(Action::Release(data.buf)) };
-        let way = Way { from: SocketAddr::new(source, from.port()), to: m.guest, tos };
+        let way = Way { from: source, to: m.guest, tos };
         if m.more.only_dns {
             // The shorter life must be armed at once; a longer one is found when the timer fires.
             m.arrived(cx.now, IDLE_DNS, data.len);

@@ -12,7 +12,7 @@ use super::key::Key;
 use super::seq::Seq;
 use super::{Engine, output};
 use crate::flow::{DropReason, FlowId};
-use crate::nat::Verdict;
+use crate::nat::{Transport, Verdict};
 use crate::stack::icmp_error::{Errors, Fault, Quote};
 use crate::stack::{Action, Close, Cx, HostError, Open};
 use crate::wire::Tcp;
@@ -29,7 +29,7 @@ impl Engine {
             cx.drop(DropReason::TcpUnacceptable);
             return;
         }
-        let (target, next_resolver) = match cx.nat.translate(key.remote) {
+        let (target, next_resolver) = match cx.nat.translate(Transport::Tcp, key.remote) {
             Verdict::Host(addr) => (addr, None),
             Verdict::Dns => match self.resolvers.first() {
                 Some(server) => (*server, Some(1)),

@@ -10,7 +10,7 @@ const G: &str = "10.0.2.100:4000";
 const G6: &str = "[fd00::64]:4000";
 
 fn open_net() -> Network {
-    Network { policy: Policy { allow_host_loopback: true }, ..Network::default() }
+    Network { policy: Policy { allow_host_loopback: true, ..Policy::default() }, ..Network::default() }
 }
 
 /// Payload, source and destination of an emitted datagram.

@@ -1,0 +1,165 @@
+//! `ringtap port add|rm|ls`: the published ports of a running instance, through its API.
+
+pub mod client;
+
+use super::CliError;
+use crate::config::PortSpec;
+use crate::control::api::views::{AddPort, PortView};
+use clap::{Args, Subcommand};
+use client::{Client, ClientError};
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+/// Options of `port`.
+#[derive(Debug, Args)]
+pub struct PortArgs {
+    /// Which instance: the process id of `ringtap` or of its first process inside; not needed if only one runs
+    #[arg(long, value_name = "PID", global = true, conflicts_with = "state_dir")]
+    instance: Option<String>,
+    /// Which instance: its state directory
+    #[arg(long, value_name = "DIR", global = true)]
+    state_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: PortVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum PortVerb {
+    /// Publish ports; prints the id of each and what it became
+    Add {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+        /// As for `run -p`: [IP:]HOST[-END]:[GUESTIP:]GUEST[-END][/tcp|udp][,via=..][,source=..][,proxy=..]
+        #[arg(required = true, value_name = "SPEC")]
+        specs: Vec<String>,
+    },
+    /// Remove ports, and end what came through them
+    #[command(alias = "remove")]
+    Rm {
+        /// Connections that are open stay
+        #[arg(long)]
+        keep_connections: bool,
+        /// As `add` printed and `ls` lists them
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<u32>,
+    },
+    /// List ports
+    #[command(alias = "list")]
+    Ls {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl PortArgs {
+    /// Does it.
+    ///
+    /// # Errors
+    /// [`CliError`].
+    pub fn run(self) -> Result<u8, CliError> {
+        let find = || Client::find(self.instance.as_deref(), self.state_dir.as_deref());
+        match self.verb {
+            PortVerb::Add { json, specs } => {
+                // All are checked before the first is published.
+                for spec in &specs {
+                    spec.parse::<PortSpec>().map_err(CliError::option("SPEC"))?;
+                }
+                let client = find()?;
+                for spec in specs {
+                    let body = serde_json::to_string(&AddPort { spec }).map_err(ClientError::answer)?;
+                    let body = client.call("POST", "/ringtap/v1/ports", Some(&body))?;
+                    let port: PortView = serde_json::from_slice(&body).map_err(ClientError::answer)?;
+                    let line = if json { object(&port)? } else { format!("{} {}\n", port.id, port.spec) };
+                    client::print(&line);
+                }
+            }
+            PortVerb::Rm { keep_connections, ids } => {
+                let client = find()?;
+                let connections = if keep_connections { "keep" } else { "end" };
+                for id in ids {
+                    let path = format!("/ringtap/v1/ports/{id}?connections={connections}");
+                    client.call("DELETE", &path, None)?;
+                    client::print(&format!("{id}\n"));
+                }
+            }
+            PortVerb::Ls { json } => {
+                let body = find()?.call("GET", "/ringtap/v1/ports", None)?;
+                let ports: Vec<PortView> = serde_json::from_slice(&body).map_err(ClientError::answer)?;
+                let text = if json {
+                    ports.iter().map(object).collect::<Result<String, _>>()?
+                } else {
+                    table(&ports)
+                };
+                client::print(&text);
+            }
+        }
+        Ok(0)
+    }
+}
+
+fn object(port: &PortView) -> Result<String, ClientError> {
+    serde_json::to_string(port).map(|text| text + "\n").map_err(ClientError::answer)
+}
+
+/// Columns as wide as what is in them.
+fn table(ports: &[PortView]) -> String {
+    let head = ["ID", "PORT", "VIA", "SOURCE", "PROXY", "OPEN", "ACCEPTED", "UP", "DOWN"].map(str::to_owned);
+    let rows = ports.iter().map(|p| {
+        let count = |f: fn(&crate::msg::PortCounters) -> u64| p.counters.as_ref().map_or(0, f).to_string();
+        [
+            p.id.to_string(),
+            p.spec.clone(),
+            p.via.clone(),
+            p.source_ip.clone(),
+            p.proxy_protocol.clone().unwrap_or_else(|| "-".to_owned()),
+            count(|c| c.open),
+            count(|c| c.accepted),
+            count(|c| c.bytes_up),
+            count(|c| c.bytes_down),
+        ]
+    });
+    let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let width = rows.iter().map(|r| r[column].len()).max().unwrap_or(0);
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_fit_and_lines_do_not_trail() {
+        let port = PortView {
+            id: crate::config::PortId(7),
+            spec: "8080:80/tcp".into(),
+            protocol: "tcp".into(),
+            host_ip: None,
+            host_port: 8080,
+            guest_ip: None,
+            guest_port: 80,
+            count: 1,
+            picked: false,
+            via: "relay".into(),
+            source_ip: "preserve".into(),
+            proxy_protocol: None,
+            counters: None,
+        };
+        assert_eq!(
+            table(&[port]),
+            "ID  PORT         VIA    SOURCE    PROXY  OPEN  ACCEPTED  UP  DOWN\n\
+             7   8080:80/tcp  relay  preserve  -      0     0         0   0\n"
+        );
+        assert_eq!(table(&[]).lines().count(), 1);
+    }
+}

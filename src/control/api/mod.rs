@@ -1,0 +1,199 @@
+//! The REST API on `api.sock`: RootlessKit's version 1.1.2, and our own routes below `/ringtap/v1`.
+//!
+//! Theory of operation. [`server`] holds the connections; each request becomes a [`Call`] that waits here until control's
+//! loop takes it ([`Api::next`]) and has it answered ([`Api::handle`], see [`routes`]). What is asked of the plane is
+//! answered when the plane has answered ([`Api::hear`]): it does so in the order of the questions, so who waits is a
+//! queue. The socket can be reached from inside the namespaces, so no call widens what was fixed at start.
+//!
+//! Ports given at start are bound by [`Api::publish`], before COMMAND exists; the socket comes after `child_pid`, as
+//! RootlessKit's clients expect.
+
+pub mod http;
+mod routes;
+pub mod server;
+pub mod views;
+
+pub use server::Call;
+
+use super::ports::{Asked, PortError, Ports};
+use super::state::StateDir;
+use super::{Common, ControlError};
+use crate::config::rootlesskit_spec::PROTOCOLS;
+use crate::config::{Network, PortId};
+use crate::msg::{Channel, FromPlane, MsgError, PortCounters, ToPlane};
+use http::Response;
+use std::collections::VecDeque;
+use std::io::Write;
+use std::path::Path;
+use tokio::sync::{mpsc, oneshot};
+use views::{API_VERSION, Info, NetworkDriver, PortDriver};
+
+/// The name of the socket in the state directory.
+pub const SOCKET: &str = "api.sock";
+
+/// Ports and who asks about them.
+#[derive(Debug)]
+pub struct Api {
+    ports: Ports,
+    info: Info,
+    /// `None` before [`Api::open`].
+    calls: Option<mpsc::Receiver<Call>>,
+    /// Who waits for the plane, in the order of the questions.
+    waiting: VecDeque<(Question, oneshot::Sender<Response>)>,
+}
+
+/// What the plane was asked for.
+#[derive(Debug)]
+enum Question {
+    Counters,
+    /// The page that begins there.
+    Flows {
+        from: u64,
+    },
+    /// Counters of all ports; those that have come so far.
+    Ports(Vec<PortCounters>),
+    /// Those of one.
+    Port(PortId),
+}
+
+impl Api {
+    /// Binds the ports of `common` and gives them to the plane. Those that were picked are named on standard error.
+    ///
+    /// # Errors
+    /// [`ControlError::Port`]; nothing stays bound.
+    pub fn publish(
+        common: &Common,
+        state: &Path,
+        child_pid: i32,
+        plane: &Channel,
+    ) -> Result<Self, ControlError> {
+        let mut ports = Ports::new(common.port_defaults);
+        for spec in &common.ports {
+            let failed = |e: PortError| ControlError::Port(format!("--publish {spec}: {}", e.with_remedy()));
+            let entry = ports.add(Asked::Spec(spec.clone()), plane).map_err(failed)?;
+            if entry.picked {
+                // Nobody reading it is no reason not to run.
+                let _ = writeln!(std::io::stderr(), "ringtap: port {}: {}", entry.published.id, entry.text());
+            }
+        }
+        let info = info(&common.network, state, child_pid);
+        Ok(Self { ports, info, calls: None, waiting: VecDeque::new() })
+    }
+
+    /// Begins to serve `api.sock`. Needs the runtime.
+    ///
+    /// # Errors
+    /// [`ControlError::Api`].
+    pub fn open(&mut self, state: &mut StateDir) -> Result<(), ControlError> {
+        let path = state.reserve(SOCKET)?;
+        let failed = |source| ControlError::Api { path: path.display().to_string(), source };
+        self.calls = Some(server::open(&path).map_err(failed)?);
+        Ok(())
+    }
+
+    /// The ports.
+    pub const fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    /// The next call. Safe to cancel.
+    pub async fn next(&mut self) -> Call {
+        if let Some(calls) = &mut self.calls
+            && let Some(call) = calls.recv().await
+        {
+            return call;
+        }
+        std::future::pending().await
+    }
+
+    /// Answers a call, or asks the plane first.
+    pub fn handle(&mut self, call: Call, plane: &Channel) {
+        match routes::answer(self, &call.request, plane) {
+            routes::Answer::Now(response) => {
+                // A client that is gone needs no answer.
+                let _ = call.reply.send(response);
+            }
+            routes::Answer::Ask(question) => self.ask(question, call.reply, plane),
+        }
+    }
+
+    fn ask(&mut self, question: Question, reply: oneshot::Sender<Response>, plane: &Channel) {
+        let message = match &question {
+            Question::Counters => ToPlane::Counters,
+            Question::Flows { from } => ToPlane::Flows { from: *from },
+            Question::Ports(so_far) => ToPlane::Ports { after: so_far.last().map_or(PortId(0), |c| c.port) },
+            Question::Port(id) => ToPlane::Ports { after: PortId(id.0 - 1) },
+        };
+        match plane.send(&message, &[]) {
+            Ok(()) => self.waiting.push_back((question, reply)),
+            Err(e) => {
+                let _ = reply.send(gone(&e.to_string()));
+            }
+        }
+    }
+
+    /// Takes the plane's answers; what is none is handed back.
+    pub fn hear(
+        &mut self,
+        message: Result<FromPlane, MsgError>,
+        plane: &Channel,
+    ) -> Option<Result<FromPlane, MsgError>> {
+        let answer = match message {
+            Ok(answer @ (FromPlane::Counters(_) | FromPlane::Flows(_) | FromPlane::Ports(_))) => answer,
+            other => return Some(other),
+        };
+        let (question, reply) = self.waiting.pop_front()?;
+        let response = match (question, answer) {
+            (Question::Counters, FromPlane::Counters(c)) => Response::json(200, &views::Counters::from(&*c)),
+            (Question::Flows { .. }, FromPlane::Flows(page)) => Response::json(200, &page),
+            (Question::Ports(mut so_far), FromPlane::Ports(page)) => {
+                let more = page.next.is_some() && !page.ports.is_empty();
+                so_far.extend(page.ports);
+                if more {
+                    self.ask(Question::Ports(so_far), reply, plane);
+                    return None;
+                }
+                Response::json(200, &routes::all_ports(&self.ports, &so_far))
+            }
+            (Question::Port(id), FromPlane::Ports(page)) => routes::one_port(&self.ports, id, &page.ports),
+            _ => Response::error(500, "the data plane answered another question"),
+        };
+        let _ = reply.send(response);
+        None
+    }
+
+    /// Another plane has taken the place of the one that was asked: it gets all ports, and who waited is told.
+    ///
+    /// # Errors
+    /// Those of [`Ports::publish_all`].
+    pub fn plane_replaced(&mut self, plane: &Channel) -> Result<(), MsgError> {
+        for (_, reply) in self.waiting.drain(..) {
+            let _ = reply.send(gone("it was replaced"));
+        }
+        self.ports.publish_all(plane)
+    }
+}
+
+fn gone(why: &str) -> Response {
+    Response::error(503, &format!("the data plane did not answer ({why}); try again"))
+}
+
+fn info(network: &Network, state: &Path, child_pid: i32) -> Info {
+    let dns = std::iter::once(network.dns_v4().into()).chain(network.dns_v6().map(Into::into));
+    Info {
+        api_version: API_VERSION,
+        version: env!("CARGO_PKG_VERSION"),
+        state_dir: state.display().to_string(),
+        child_pid,
+        network_driver: NetworkDriver {
+            driver: "ringtap",
+            dns: if network.dns { dns.collect() } else { Vec::new() },
+            child_ip: network.guest_v4().into(),
+            ipv6: network.v6.is_some(),
+        },
+        port_driver: PortDriver { driver: "ringtap", protos: PROTOCOLS },
+    }
+}
+
+#[cfg(test)]
+mod tests;

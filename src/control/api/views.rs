@@ -1,0 +1,211 @@
+//! What the API's answers look like as JSON.
+
+use crate::config::port_spec::Families;
+use crate::config::{PortId, ProxyProtocol, RootlessKitSpec, SourceIp, Via};
+use crate::control::ports::{Asked, Entry};
+use crate::flow::{DropReason, PlaneCounters};
+use crate::msg::PortCounters;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// Version of RootlessKit's API that is spoken.
+pub const API_VERSION: &str = "1.1.2";
+
+/// Answer to `GET /v1/info`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Info {
+    /// [`API_VERSION`].
+    pub api_version: &'static str,
+    /// Ours.
+    pub version: &'static str,
+    /// Absolute.
+    pub state_dir: String,
+    /// The first process of the namespaces; 0 where there is none that we know.
+    #[serde(rename = "childPID")]
+    pub child_pid: i32,
+    /// Docker wants it to be there.
+    pub network_driver: NetworkDriver,
+    /// There always is one.
+    pub port_driver: PortDriver,
+}
+
+/// Part of [`Info`].
+#[derive(Clone, Debug, Serialize)]
+pub struct NetworkDriver {
+    /// Its name.
+    pub driver: &'static str,
+    /// Resolvers inside.
+    pub dns: Vec<IpAddr>,
+    /// The guest's address.
+    #[serde(rename = "childIP")]
+    pub child_ip: IpAddr,
+    /// IPv6 works inside.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ipv6: bool,
+}
+
+/// Part of [`Info`].
+#[derive(Clone, Debug, Serialize)]
+pub struct PortDriver {
+    /// Its name.
+    pub driver: &'static str,
+    /// What can be published.
+    pub protos: [&'static str; 6],
+}
+
+/// RootlessKit's view of a port.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// Its id.
+    pub id: PortId,
+    /// As it was asked for.
+    pub spec: RootlessKitSpec,
+}
+
+impl Status {
+    /// One for each port of an entry: RootlessKit knows no ranges.
+    pub fn of(entry: &Entry) -> impl Iterator<Item = Self> {
+        let spec = match &entry.asked {
+            Asked::RootlessKit(spec) => spec.clone(),
+            Asked::Spec(_) => translated(entry),
+        };
+        let id = entry.published.id;
+        (0..i64::from(entry.published.count)).map(move |n| {
+            let (parent_port, child_port) = (spec.parent_port + n, spec.child_port + n);
+            Self { id, spec: RootlessKitSpec { parent_port, child_port, ..spec.clone() } }
+        })
+    }
+}
+
+fn translated(entry: &Entry) -> RootlessKitSpec {
+    let text = |ip: Option<IpAddr>| ip.map(|ip| ip.to_string()).unwrap_or_default();
+    let suffix = match entry.spec.families {
+        Families::Any => "",
+        Families::V4 => "4",
+        Families::V6 => "6",
+    };
+    RootlessKitSpec {
+        proto: format!("{}{suffix}", protocol(entry)),
+        parent_ip: text(entry.spec.host_ip),
+        parent_port: entry.host_port.into(),
+        child_port: entry.published.guest_port.into(),
+        child_ip: text(entry.published.guest_ip),
+    }
+}
+
+const fn protocol(entry: &Entry) -> &'static str {
+    if entry.published.udp { "udp" } else { "tcp" }
+}
+
+/// Our own view of a port or range; `ringtap port` reads it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortView {
+    /// Its id.
+    pub id: PortId,
+    /// As one would type it, with the port that was picked.
+    pub spec: String,
+    /// tcp or udp.
+    pub protocol: String,
+    /// Address of the host; none: any of both families.
+    #[serde(rename = "hostIP")]
+    pub host_ip: Option<IpAddr>,
+    /// First port of the host.
+    pub host_port: u16,
+    /// Address in the guest, if one was given.
+    #[serde(rename = "guestIP")]
+    pub guest_ip: Option<IpAddr>,
+    /// First port in the guest.
+    pub guest_port: u16,
+    /// Ports in all.
+    pub count: u16,
+    /// The host's port was picked.
+    pub picked: bool,
+    /// relay or tap.
+    pub via: String,
+    /// preserve or gateway.
+    #[serde(rename = "sourceIP")]
+    pub source_ip: String,
+    /// v1 or v2, if any.
+    pub proxy_protocol: Option<String>,
+    /// What it has carried, once something has come.
+    pub counters: Option<PortCounters>,
+}
+
+impl PortView {
+    /// Of an entry.
+    pub fn of(entry: &Entry, counters: Option<PortCounters>) -> Self {
+        let p = &entry.published;
+        Self {
+            id: p.id,
+            spec: entry.text(),
+            protocol: protocol(entry).to_owned(),
+            host_ip: entry.spec.host_ip,
+            host_port: entry.host_port,
+            guest_ip: p.guest_ip,
+            guest_port: p.guest_port,
+            count: p.count,
+            picked: entry.picked,
+            via: match p.via {
+                Via::Relay => "relay",
+                Via::Tap => "tap",
+            }
+            .to_owned(),
+            source_ip: match p.source_ip {
+                SourceIp::Preserve => "preserve",
+                SourceIp::Gateway => "gateway",
+            }
+            .to_owned(),
+            proxy_protocol: p.proxy_protocol.map(|v| match v {
+                ProxyProtocol::V1 => "v1".to_owned(),
+                ProxyProtocol::V2 => "v2".to_owned(),
+            }),
+            counters,
+        }
+    }
+}
+
+/// Body of `POST /ringtap/v1/ports`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddPort {
+    /// As behind `-p`.
+    pub spec: String,
+}
+
+/// Answer to `GET /ringtap/v1/counters`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counters {
+    frames_from_guest: u64,
+    bytes_from_guest: u64,
+    frames_to_guest: u64,
+    bytes_to_guest: u64,
+    flows_opened: u64,
+    flows_closed: u64,
+    flows_refused: u64,
+    /// By reason.
+    drops: BTreeMap<String, u64>,
+}
+
+impl From<&PlaneCounters> for Counters {
+    fn from(c: &PlaneCounters) -> Self {
+        let camel = |why: DropReason| {
+            let mut name = format!("{why:?}");
+            name[..1].make_ascii_lowercase();
+            name
+        };
+        Self {
+            frames_from_guest: c.frames_from_guest,
+            bytes_from_guest: c.bytes_from_guest,
+            frames_to_guest: c.frames_to_guest,
+            bytes_to_guest: c.bytes_to_guest,
+            flows_opened: c.flows_opened,
+            flows_closed: c.flows_closed,
+            flows_refused: c.flows_refused,
+            drops: DropReason::ALL.into_iter().map(|why| (camel(why), c.dropped(why))).collect(),
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The ports an instance publishes: who asked for what, and the sockets that listen for it.
+//!
+//! Theory of operation. [`Ports::add`] binds everything that a specification asks for ([`bind`]) before anything else
+//! happens, then tells the plane: `Publish`, and the sockets in messages of as many descriptors as one takes. Either
+//! all of it happens or nothing. The sockets stay here too, so that a port is never unbound while it is published, and
+//! another plane can be given them: [`Ports::publish_all`]. A range is one entry and costs one descriptor a port.
+//! Nothing here waits, but for a plane that does not keep up with reading descriptors.
+//!
+//! Limits: the hard limit of open files. Ids count up from 1 and are never used again.
+
+pub mod bind;
+pub mod error;
+pub mod limits;
+
+pub use error::{BindError, PortError};
+
+use crate::config::port_spec::HostPorts;
+use crate::config::{PortId, PortOptions, PortSpec, Published, RootlessKitSpec};
+use crate::msg::{Channel, MAX_FDS, MsgError, ToPlane};
+use nix::libc;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// How long the plane may take to read descriptors that are on their way.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How a port was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// In our own words.
+    Spec(PortSpec),
+    /// In RootlessKit's, to be shown again as they were.
+    RootlessKit(RootlessKitSpec),
+}
+
+/// A published port or range.
+#[derive(Debug)]
+pub struct Entry {
+    /// What was asked for.
+    pub asked: Asked,
+    /// What it means: every choice made, so `host` says which ports it is.
+    pub spec: PortSpec,
+    /// The first port of the host.
+    pub host_port: u16,
+    /// We chose the port.
+    pub picked: bool,
+    /// What the plane knows.
+    pub published: Published,
+    sockets: Vec<OwnedFd>,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct Ports {
+    entries: BTreeMap<PortId, Entry>,
+    last: u32,
+    held: usize,
+    defaults: PortOptions,
+}
+
+impl Ports {
+    /// None yet. `defaults` hold where a specification says nothing.
+    pub fn new(defaults: PortOptions) -> Self {
+        Self { defaults, ..Self::default() }
+    }
+
+    /// Binds what is asked for and gives it to the plane.
+    ///
+    /// # Errors
+    /// [`PortError`]; nothing is bound or published then.
+    pub fn add(&mut self, asked: Asked, plane: &Channel) -> Result<&Entry, PortError> {
+        let mut spec = match &asked {
+            Asked::Spec(spec) => spec.clone(),
+            Asked::RootlessKit(spec) => spec.resolve(host_gateway)?,
+        };
+        if let Some(id) = self.conflict(&spec) {
+            return Err(PortError::Conflict(id));
+        }
+        limits::make_room(self.held + usize::from(spec.count))?;
+        let bind::Bound { first, sockets } = bind::bind(&spec)?;
+        let picked = spec.host != HostPorts::From(first);
+        spec.host = HostPorts::From(first);
+        spec.options = spec.options.or(self.defaults);
+        let id = PortId(self.last + 1);
+        let published = Published {
+            id,
+            udp: spec.udp,
+            guest_ip: spec.guest_ip,
+            guest_port: spec.guest_port,
+            count: spec.count,
+            via: spec.options.via.unwrap_or_default(),
+            source_ip: spec.options.source_ip.unwrap_or_default(),
+            proxy_protocol: spec.options.proxy_protocol.filter(|_| !spec.udp),
+        };
+        let entry = Entry { asked, spec, host_port: first, picked, published, sockets };
+        // Whatever the plane has got of it, it must not see the number again.
+        self.last = id.0;
+        if let Err(e) = entry.publish(plane) {
+            let _ = send(plane, &ToPlane::Unpublish { port: id, connections: true }, &[]);
+            return Err(e.into());
+        }
+        self.held += entry.sockets.len();
+        Ok(self.entries.entry(id).or_insert(entry))
+    }
+
+    /// Closes a port; `connections`: ends what came through it as well.
+    ///
+    /// # Errors
+    /// [`PortError::Unknown`]; the plane could not be told.
+    pub fn remove(&mut self, id: PortId, connections: bool, plane: &Channel) -> Result<(), PortError> {
+        let entry = self.entries.remove(&id).ok_or_else(|| PortError::Unknown(id.to_string()))?;
+        self.held -= entry.sockets.len();
+        drop(entry);
+        Ok(send(plane, &ToPlane::Unpublish { port: id, connections }, &[])?)
+    }
+
+    /// Gives everything to a plane that knows of nothing.
+    ///
+    /// # Errors
+    /// Those of [`Channel::send`] other than its end.
+    pub fn publish_all(&self, plane: &Channel) -> Result<(), MsgError> {
+        self.entries.values().try_for_each(|entry| entry.publish(plane))
+    }
+
+    /// One of them.
+    pub fn get(&self, id: PortId) -> Option<&Entry> {
+        self.entries.get(&id)
+    }
+
+    /// In the order they were added.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    /// One that has a port of the same protocol, families and address. Other overlaps are for bind(2) to find.
+    fn conflict(&self, new: &PortSpec) -> Option<PortId> {
+        let HostPorts::From(first) = new.host else { return None };
+        let last = first.saturating_add(new.count - 1);
+        let same = |old: &Entry| {
+            let old_last = old.host_port.saturating_add(old.spec.count - 1);
+            (old.spec.udp, old.spec.families, old.spec.host_ip) == (new.udp, new.families, new.host_ip)
+                && old.host_port <= last
+                && first <= old_last
+        };
+        self.entries.values().find(|old| same(old)).map(|old| old.published.id)
+    }
+}
+
+impl Entry {
+    /// What it is, as one would type it.
+    pub fn text(&self) -> String {
+        PortSpec { options: PortOptions::default(), ..self.spec.clone() }.to_string()
+    }
+
+    fn publish(&self, plane: &Channel) -> Result<(), MsgError> {
+        send(plane, &ToPlane::Publish(self.published.clone()), &[])?;
+        let port = self.published.id;
+        let mut first = 0;
+        for sockets in self.sockets.chunks(MAX_FDS) {
+            let fds: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
+            send(plane, &ToPlane::Listeners { port, first }, &fds)?;
+            first = first.saturating_add(MAX_FDS as u16);
+        }
+        Ok(())
+    }
+}
+
+/// Sends, and takes the end of the plane for success: the next one is given everything. The kernel lets an ordinary
+/// user have only so many descriptors on their way (`RLIMIT_NOFILE`, unix(7)); then the plane is waited for.
+fn send(plane: &Channel, message: &ToPlane, fds: &[BorrowedFd<'_>]) -> Result<(), MsgError> {
+    let start = Instant::now();
+    loop {
+        match plane.send(message, fds) {
+            Err(MsgError::Closed) => return Ok(()),
+            Err(MsgError::Io(e))
+                if e.raw_os_error() == Some(libc::ETOOMANYREFS) && start.elapsed() < PATIENCE =>
+            {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            other => return other,
+        }
+    }
+}
+
+/// The host's first IPv4 address that is not loopback.
+fn host_gateway() -> Option<Ipv4Addr> {
+    let mut all = nix::ifaddrs::getifaddrs().ok()?;
+    all.find_map(|i| i.address?.as_sockaddr_in().map(|a| a.ip()).filter(|ip| !ip.is_loopback()))
+}
+
+#[cfg(test)]
+mod tests;
