@@ -4,20 +4,24 @@
 //! for its life); from a request's first byte on it has [`PATIENCE`] to send the rest, and as long to take the answer. At
 //! most [`MAX_CLIENTS`] are connected: one more makes the one that has gone longest without a finished request go. A
 //! connection is ended by shutdown(2), for a read on the ring is not ended by forgetting it.
+//!
+//! The listener is not tokio-uring's, which asks for SO_REUSEPORT: the kernel refuses that on unix sockets since 6.12.
 
 use super::http::{self, Parsed, Refused, Request, Response};
+use crate::control::ready::Ready;
 use nix::sys::stat::{Mode, umask};
 use slab::Slab;
 use std::cell::RefCell;
 use std::io;
 use std::net::Shutdown;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_uring::net::{UnixListener, UnixStream};
+use tokio_uring::net::UnixStream;
 
 /// Most connections at once.
 pub const MAX_CLIENTS: usize = 64;
@@ -48,17 +52,20 @@ pub fn open(path: &Path) -> io::Result<mpsc::Receiver<Call>> {
     let listener = UnixListener::bind(path);
     umask(before);
     let listener = listener?;
+    listener.set_nonblocking(true)?;
+    let ready = Ready::new(&listener)?;
     let (sender, calls) = mpsc::channel(MAX_CLIENTS);
-    tokio_uring::spawn(accept(listener, sender));
+    tokio_uring::spawn(accept(listener, ready, sender));
     Ok(calls)
 }
 
-async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>) {
+async fn accept(listener: UnixListener, ready: Ready, calls: mpsc::Sender<Call>) {
     let crowd = Rc::new(RefCell::new(Crowd::default()));
-    loop {
-        match listener.accept().await {
-            Ok(stream) => {
-                let stream = Rc::new(stream);
+    // It fails when the runtime ends.
+    while let Ok(mut guard) = ready.wait().await {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                let stream = Rc::new(UnixStream::from_std(stream));
                 let Some(seat) = Seat::take(&crowd, &stream) else { continue };
                 let calls = calls.clone();
                 tokio_uring::spawn(async move {
@@ -66,6 +73,7 @@ async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>) {
                     let _ = stream.shutdown(Shutdown::Both);
                 });
             }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
             // Descriptors are short: others may let go of some.
             Err(e) => {
                 tracing::debug!("api.sock: {e}");
