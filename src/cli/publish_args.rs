@@ -1,15 +1,9 @@
 //! The options about published ports that `run` and `attach` share.
 
 use super::CliError;
-use crate::config::{PortOptions, ProxyProtocol, SourceIp, Via};
+use crate::config::{PortOptions, ProxyProtocol, SourceIp};
 use crate::control::Common;
 use clap::{Args, ValueEnum};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum ViaArg {
-    Relay,
-    Tap,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum SourceArg {
@@ -32,15 +26,12 @@ pub struct PublishArgs {
     /// SPEC is [IP:]HOST[-END]:[GUESTIP:]GUEST[-END][/tcp|udp], with IPv6 in brackets: 8080:80, 127.0.0.1:5353:53/udp,
     /// 8000-8010:8000-8010. Without HOST, or with 0, a free port is picked and named on standard error; of a range for one
     /// port of the guest (8000-8010:80) the first free one. Options may follow for this port alone:
-    /// 8080:80,via=tap,source=gateway,proxy=v1
+    /// 8080:80,source=gateway,proxy=v1
     #[arg(short = 'p', long, value_name = "SPEC")]
     publish: Vec<String>,
     /// Whom the guest sees, for ports that do not say source= [default: preserve]
     #[arg(long, value_enum, value_name = "WHOM")]
     source_ip: Option<SourceArg>,
-    /// How connections get to the guest, for ports that do not say via= [default: relay]
-    #[arg(long, value_enum, value_name = "WAY")]
-    via: Option<ViaArg>,
     /// Send the PROXY header ahead of each TCP connection, for ports that do not say proxy= [default: none]
     #[arg(long, value_enum, value_name = "VERSION")]
     proxy_protocol: Option<ProxyArg>,
@@ -53,10 +44,6 @@ impl PublishArgs {
     /// [`CliError::Option`] with what is wrong.
     pub fn add_to(self, mut common: Common) -> Result<Common, CliError> {
         common.port_defaults = PortOptions {
-            via: self.via.map(|via| match via {
-                ViaArg::Relay => Via::Relay,
-                ViaArg::Tap => Via::Tap,
-            }),
             source_ip: self.source_ip.map(|whom| match whom {
                 SourceArg::Preserve => SourceIp::Preserve,
                 SourceArg::Gateway => SourceIp::Gateway,

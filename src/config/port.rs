@@ -16,16 +16,6 @@ impl std::fmt::Display for PortId {
     }
 }
 
-/// How a published connection gets to the guest (DESIGN.md, section 2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Via {
-    /// A socket inside the guest's namespace, and bytes relayed between the two.
-    #[default]
-    Relay,
-    /// Packets on the tap, with the client's address as their source.
-    Tap,
-}
-
 /// Whom the guest sees as the client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SourceIp {
@@ -53,15 +43,12 @@ pub struct Published {
     pub id: PortId,
     /// Datagrams rather than streams.
     pub udp: bool,
-    /// Address in the guest's namespace. `None`: its loopback for streams, the tap's address for datagrams, of the
-    /// client's family first.
+    /// Address in the guest's namespace. `None`: the tap's, of the client's family.
     pub guest_ip: Option<IpAddr>,
     /// First port in the guest.
     pub guest_port: u16,
     /// Ports in all, from 1.
     pub count: u16,
-    /// Which way.
-    pub via: Via,
     /// Whom the guest sees.
     pub source_ip: SourceIp,
     /// Header sent ahead of a stream; none for datagrams.

@@ -109,6 +109,22 @@ pub struct PortCounters {
     pub bytes_down: u64,
 }
 
+impl PortCounters {
+    /// Nothing seen yet.
+    pub const fn new(port: PortId) -> Self {
+        Self {
+            port,
+            accepted: 0,
+            open: 0,
+            refused: 0,
+            shed: 0,
+            shown_as_gateway: 0,
+            bytes_up: 0,
+            bytes_down: 0,
+        }
+    }
+}
+
 /// A page of ports, in the order of their ids.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortPage {

@@ -3,6 +3,7 @@
 use super::queries;
 use super::shard::Shard;
 use crate::msg::{Channel, FromPlane, MsgError, ToPlane};
+use crate::stack::Door;
 use tracing::warn;
 
 impl Shard {
@@ -17,10 +18,16 @@ impl Shard {
                     answer(channel, &FromPlane::Counters(Box::new(stack.counters().clone())));
                 }
                 Ok(Some((ToPlane::Flows { from }, _))) => {
-                    answer(channel, &FromPlane::Flows(queries::flows(stack, now, from)));
+                    let (sockets, ports) = (&self.sockets, &self.tap_ports);
+                    let port = |flow| match stack.door_of(flow) {
+                        Some(door) => ports.port_of(door),
+                        None => sockets.get(flow).and_then(|socket| socket.port),
+                    };
+                    answer(channel, &FromPlane::Flows(queries::flows(stack, now, from, port)));
                 }
                 Ok(Some((ToPlane::Ports { after }, _))) => {
-                    answer(channel, &FromPlane::Ports(self.tap_ports.counters(after)));
+                    let open = |port, doors: &dyn Fn(Door) -> bool| self.open_clients(port, doors);
+                    answer(channel, &FromPlane::Ports(self.tap_ports.counters(after, open)));
                 }
                 Ok(Some((ToPlane::Publish(port), _))) => self.publish_on_tap(port),
                 Ok(Some((ToPlane::Listeners { port, first }, fds))) => self.listen_on_tap(port, first, fds),

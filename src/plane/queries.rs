@@ -3,19 +3,25 @@
 //! A flow keeps its place (its kind and its slot) for as long as it lives, and [`Stack::flows`] lists them in that
 //! order. A page costs a walk over all flows before it; it is for people, not for the hot path.
 
+use crate::config::PortId;
 use crate::flow::{FlowId, FlowInfo, Kind, Time};
 use crate::msg::query::{PAGE, Path, Protocol};
 use crate::msg::{FlowPage, FlowRecord};
 use crate::stack::Stack;
 
-/// The page that begins at place `from`.
-pub fn flows(stack: &Stack, now: Time, from: u64) -> FlowPage {
-    page(stack.flows(), now, from)
+/// The page that begins at place `from`; `port` knows which flows came by a published port.
+pub fn flows(stack: &Stack, now: Time, from: u64, port: impl Fn(FlowId) -> Option<PortId>) -> FlowPage {
+    page(stack.flows(), now, from, port)
 }
 
-fn page(flows: impl Iterator<Item = FlowInfo>, now: Time, from: u64) -> FlowPage {
+fn page(
+    flows: impl Iterator<Item = FlowInfo>,
+    now: Time,
+    from: u64,
+    port: impl Fn(FlowId) -> Option<PortId>,
+) -> FlowPage {
     let mut rest = flows.filter(|f| place(f.id) >= from);
-    let flows = rest.by_ref().take(PAGE).map(|f| record(&f, now)).collect();
+    let flows = rest.by_ref().take(PAGE).map(|f| record(&f, now, port(f.id))).collect();
     FlowPage { flows, next: rest.next().map(|f| place(f.id)) }
 }
 
@@ -24,18 +30,18 @@ fn place(id: FlowId) -> u64 {
     ((id.kind() as u64) << 32) | id.index() as u64
 }
 
-fn record(f: &FlowInfo, now: Time) -> FlowRecord {
+fn record(f: &FlowInfo, now: Time, port: Option<PortId>) -> FlowRecord {
     let c = &f.counters;
     FlowRecord {
         id: format!("{:?}", f.id).to_lowercase(),
         protocol: match f.id.kind() {
             Kind::Tcp => Protocol::Tcp,
-            Kind::Udp => Protocol::Udp,
+            Kind::Udp | Kind::Inbound => Protocol::Udp,
             Kind::Ping => Protocol::Icmp,
             Kind::Dns => Protocol::Dns,
         },
-        path: Path::Tap,
-        port: None,
+        path: if port.is_some() { Path::Injected } else { Path::Tap },
+        port,
         guest: f.guest,
         remote: f.remote,
         host: f.host,
@@ -82,7 +88,7 @@ mod tests {
             memory: 0,
         };
         let ask = |tables: &[Table<FlowId>; 2], from| {
-            page(tables.iter().flat_map(|t| t.iter()).map(|(id, _)| info(id)), Time::ZERO, from)
+            page(tables.iter().flat_map(|t| t.iter()).map(|(id, _)| info(id)), Time::ZERO, from, |_| None)
         };
         let first = ask(&tables, 0);
         assert_eq!(first.flows.len(), PAGE);

@@ -29,6 +29,8 @@ pub struct HostSocket {
     pub fd: Result<OwnedFd, Errno>,
     /// The published port that it came by, if it is a client's.
     pub port: Option<PortId>,
+    /// The stack has wanted bytes at least once: the flow stood.
+    pub stood: bool,
     /// The armed receive, if any.
     pub receiving: Option<OpId>,
     /// The stack wants bytes.
@@ -49,6 +51,7 @@ impl HostSocket {
             flow,
             fd,
             port: None,
+            stood: false,
             receiving: None,
             want_receive: false,
             shutdown_after_send: false,
@@ -67,6 +70,7 @@ impl HostSocket {
             flow,
             fd: Ok(fd),
             port: Some(port),
+            stood: false,
             receiving: None,
             want_receive: false,
             shutdown_after_send: false,
@@ -153,6 +157,11 @@ impl Sockets {
     }
 
     /// The socket of `flow`, unless it has been closed.
+    pub fn get(&self, flow: FlowId) -> Option<&HostSocket> {
+        self.by_kind[flow.kind() as usize].get(flow.index())?.as_deref().filter(|s| s.flow == flow)
+    }
+
+    /// The socket of `flow`, to use.
     pub fn get_mut(&mut self, flow: FlowId) -> Option<&mut HostSocket> {
         self.by_kind[flow.kind() as usize].get_mut(flow.index())?.as_deref_mut().filter(|s| s.flow == flow)
     }

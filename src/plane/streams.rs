@@ -6,6 +6,7 @@ use super::sockets::HostSocket;
 use super::tag::Tag;
 use crate::buf::{Class, SMALL_MAX, Span};
 use crate::flow::{FlowId, Kind};
+use crate::msg::PortCounters;
 use crate::ring::{Completion, Data};
 use crate::stack::{Close, HostEvent, Open};
 use nix::errno::Errno;
@@ -60,6 +61,7 @@ impl Shard {
     pub(super) fn receive(&mut self, flow: FlowId, on: bool) {
         let Some(socket) = self.sockets.get_mut(flow) else { return };
         socket.want_receive = on;
+        socket.stood |= on;
         match (on, socket.receiving) {
             (true, None) => self.arm_receive(flow),
             (false, Some(op)) => self.ring.cancel(op),
@@ -127,6 +129,9 @@ impl Shard {
             }
             Ok(_) => {
                 if let Data::Span(span) = c.data {
+                    if let Some(counters) = self.port_counters(flow) {
+                        counters.bytes_down += u64::from(span.len);
+                    }
                     let span = self.shrink_payload(span);
                     self.stack.handle_host(self.now, flow, HostEvent::Received(span));
                 }
@@ -140,6 +145,12 @@ impl Shard {
                 self.stack.handle_host(self.now, flow, HostEvent::ReceiveFailed(host_error(e)));
             }
         }
+    }
+
+    /// The counters of the published port that a flow came by, if it came by one.
+    fn port_counters(&mut self, flow: FlowId) -> Option<&mut PortCounters> {
+        let port = self.sockets.get(flow)?.port?;
+        self.tap_ports.counters_of(port)
     }
 
     /// Short payload does not keep a large slot.
@@ -182,11 +193,15 @@ impl Shard {
     fn finish_send(&mut self, flow: FlowId, result: Result<u32, Errno>) {
         let Some(socket) = self.sockets.get_mut(flow) else { return };
         socket.sending = false;
+        let shut_down = std::mem::take(&mut socket.shutdown_after_send);
+        if let (Ok(n), Some(counters)) = (result, self.port_counters(flow)) {
+            counters.bytes_up += u64::from(n);
+        }
         let event = match result {
             Ok(n) => HostEvent::Sent(n as usize),
             Err(e) => HostEvent::SendFailed(host_error(e)),
         };
-        if std::mem::take(&mut socket.shutdown_after_send) {
+        if shut_down {
             self.shutdown_write(flow);
         }
         self.stack.handle_host(self.now, flow, event);
@@ -205,6 +220,12 @@ impl Shard {
 
     pub(super) fn close(&mut self, flow: FlowId, how: Close) {
         let Some(socket) = self.sockets.remove(flow) else { return };
+        if how == Close::Reset
+            && !socket.stood
+            && let Some(counters) = socket.port.and_then(|port| self.tap_ports.counters_of(port))
+        {
+            counters.refused += 1;
+        }
         let Ok(fd) = socket.fd else { return };
         if how == Close::Reset {
             // Lingering for no time at all makes close(2) send a reset (socket(7)).

@@ -1,10 +1,11 @@
-//! Published ports whose way leads through the tap ([`Via::Tap`]): clients that come in here enter the guest as packets.
+//! Published ports: clients that come in here enter the guest as packets on the tap.
 //!
 //! Theory of operation. Control sends a port's listeners as they are bound; each becomes a [`Entry`] of a table, whose
 //! number is the stack's [`Door`]. A listener accepts for as long as it is published: a client's socket becomes the host
 //! socket of a flow ([`Shard::accept_stream`]). A datagram socket receives for all its clients; who they are is the
 //! stack's to know, and what it sends back leaves by the same socket. An accept that fails for want of descriptors or
-//! memory rests and is armed again: nothing but `Unpublish` ends a listener.
+//! memory rests and is armed again: nothing but `Unpublish` ends a listener. What each port has seen is counted here, and
+//! shown to whoever asks control.
 
 use super::datagrams::singles;
 use super::errqueue;
@@ -12,20 +13,32 @@ use super::relays::udp::prepare;
 use super::shard::Shard;
 use super::sockets::HostSocket;
 use super::tag::Tag;
-use crate::config::{Network, PortId, Published, Via};
+use crate::buf::{Class, Span};
+use crate::config::{Network, PortId, ProxyProtocol, Published};
 use crate::flow::{DropReason, Time};
+use crate::msg::query::PAGE;
+use crate::msg::{PortCounters, PortPage};
+use crate::relay::proxy;
 use crate::ring::{Completion, Data, Local, Message, OpId};
 use crate::stack::{Arrival, Datagrams, Door, HostError, HostEvent};
 use nix::errno::Errno;
 use slab::Slab;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Bound;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 use tracing::debug;
 
 /// How long a listener rests that could not accept: short for a client that waits, long for a loop.
 const REST: Duration = Duration::from_millis(50);
+
+/// A published port or range, and what it has seen.
+#[derive(Debug)]
+struct Port {
+    published: Published,
+    counters: PortCounters,
+}
 
 /// A listening or bound socket.
 #[derive(Debug)]
@@ -51,7 +64,7 @@ struct Leaving {
 /// All ports that lead through the tap.
 #[derive(Debug, Default)]
 pub struct TapPorts {
-    ports: HashMap<PortId, Published>,
+    ports: BTreeMap<PortId, Port>,
     entries: Slab<Entry>,
     leaving: Slab<Leaving>,
     /// Entries to arm again, and when; in order of time, for all rest equally long.
@@ -59,9 +72,29 @@ pub struct TapPorts {
 }
 
 impl TapPorts {
-    /// True for a port that leads through the tap.
-    pub fn has(&self, port: PortId) -> bool {
-        self.ports.contains_key(&port)
+    /// The counters of a port, to change; `None` once it is no longer published.
+    pub fn counters_of(&mut self, port: PortId) -> Option<&mut PortCounters> {
+        self.ports.get_mut(&port).map(|p| &mut p.counters)
+    }
+
+    /// What ports have seen, in pages; the page that begins behind `after`. `open` counts the live clients of a port, who
+    /// came by these listeners of it.
+    pub fn counters(
+        &self,
+        after: PortId,
+        mut open: impl FnMut(PortId, &dyn Fn(Door) -> bool) -> u64,
+    ) -> PortPage {
+        let mut rest = self.ports.range((Bound::Excluded(after), Bound::Unbounded));
+        let ports: Vec<_> = rest
+            .by_ref()
+            .take(PAGE)
+            .map(|(id, port)| {
+                let doors = |door: Door| self.port_of(door) == Some(*id);
+                PortCounters { open: open(*id, &doors), ..port.counters }
+            })
+            .collect();
+        let next = rest.next().and_then(|_| ports.last().map(|p| p.port));
+        PortPage { ports, next }
     }
 
     /// When a listener has rested long enough.
@@ -69,39 +102,47 @@ impl TapPorts {
         self.resting.front().map(|(at, _)| *at)
     }
 
+    /// The port that a listener belongs to.
+    pub fn port_of(&self, door: Door) -> Option<PortId> {
+        self.entries.get(door.0 as usize).map(|entry| entry.port)
+    }
+
     /// What an entry leads to.
     fn of(&self, key: u32) -> Option<(&Published, &Entry)> {
         let entry = self.entries.get(key as usize)?;
-        Some((self.ports.get(&entry.port)?, entry))
+        Some((&self.ports.get(&entry.port)?.published, entry))
     }
 }
 
 /// Where in the guest a client ends up: the address named when the port was published, or the tap's of the client's
-/// family.
+/// family. The latter also for the guest's loopback, which no packet can reach from outside.
 fn target(net: &Network, port: &Published, index: u16, client: IpAddr) -> SocketAddr {
     let own = match client.to_canonical() {
         IpAddr::V6(_) => net.guest_v6().map_or(net.guest_v4().into(), IpAddr::V6),
         IpAddr::V4(_) => net.guest_v4().into(),
     };
-    SocketAddr::new(port.guest_ip.unwrap_or(own), port.guest_port.wrapping_add(index))
+    let named = port.guest_ip.filter(|ip| !ip.is_loopback() && !ip.is_unspecified());
+    SocketAddr::new(named.unwrap_or(own), port.guest_port.wrapping_add(index))
 }
 
 impl Shard {
-    /// A port is published; its listeners follow. Those of another way are not for this table.
+    /// A port is published; its listeners follow.
     pub(super) fn publish_on_tap(&mut self, port: Published) {
-        if port.via != Via::Tap {
-            return;
-        }
         let net = self.stack.network();
         let own = [Some(net.guest_v4().into()), net.guest_v6().map(IpAddr::V6)];
-        for guest in port.guest_ip.map_or(own, |ip| [Some(ip), None]).into_iter().flatten() {
+        let named = port.guest_ip.filter(|ip| !ip.is_loopback() && !ip.is_unspecified());
+        for guest in named.map_or(own, |ip| [Some(ip), None]).into_iter().flatten() {
             self.stack.expect_inbound(self.now, guest);
         }
-        self.tap_ports.ports.insert(port.id, port);
+        let counters = PortCounters::new(port.id);
+        self.tap_ports.ports.insert(port.id, Port { published: port, counters });
     }
 
-    /// Listeners of a port of this table: arms them.
+    /// Listeners of a published port: arms them. Those of any other close here.
     pub(super) fn listen_on_tap(&mut self, port: PortId, first: u16, fds: Vec<OwnedFd>) {
+        if !self.tap_ports.ports.contains_key(&port) {
+            return;
+        }
         for (fd, index) in fds.into_iter().zip(first..) {
             let key = self.tap_ports.entries.insert(Entry { port, index, fd, op: None });
             self.arm_entry(u32::try_from(key).expect("fewer listeners than descriptors"));
@@ -207,15 +248,43 @@ impl Shard {
     /// reset when there is no room for the flow.
     pub(super) fn accept_stream(&mut self, fd: OwnedFd, port: &Published, index: u16, client: SocketAddr) {
         let guest = target(self.stack.network(), port, index, client.ip());
-        match self.stack.accept_stream(self.now, guest, client, port.source_ip) {
+        let instead = self.stack.counters().shown_as_gateway;
+        let header = port.proxy_protocol.and_then(|version| self.proxy_header(version, &fd, client));
+        let flow = self.stack.accept_stream(self.now, guest, client, port.source_ip);
+        if let Some(counters) = self.tap_ports.counters_of(port.id) {
+            counters.shown_as_gateway += self.stack.counters().shown_as_gateway - instead;
+            *(if flow.is_some() { &mut counters.accepted } else { &mut counters.shed }) += 1;
+        }
+        match flow {
             Some(flow) => {
                 self.sockets.insert(HostSocket::adopt(flow, fd, port.id));
+                if let Some(header) = header {
+                    self.stack.handle_host(self.now, flow, HostEvent::Received(header));
+                }
             }
             None => {
+                if let Some(header) = header {
+                    self.ring.release(header.buf);
+                }
                 // Lingering for no time at all makes close(2) send a reset (socket(7)).
                 let _ = socket2::SockRef::from(&fd).set_linger(Some(Duration::ZERO));
             }
         }
+    }
+
+    /// The PROXY header of a client, in a buffer of its own; none where the client is gone or no buffer is free.
+    fn proxy_header(&mut self, version: ProxyProtocol, fd: &OwnedFd, client: SocketAddr) -> Option<Span> {
+        let local = socket2::SockRef::from(fd).local_addr().ok()?.as_socket()?;
+        let bytes = proxy::header(version, client, local);
+        let arena = self.ring.arena_mut();
+        let span = Span::new(arena.alloc(Class::Small)?, 0, bytes.len() as u32);
+        arena.bytes_mut(span).copy_from_slice(&bytes);
+        Some(span)
+    }
+
+    /// Live clients of a port: connections, and datagram flows that came by its sockets.
+    pub(super) fn open_clients(&self, port: PortId, doors: &dyn Fn(Door) -> bool) -> u64 {
+        (self.sockets.of_port(port).len() + self.stack.clients_of(doors)) as u64
     }
 
     pub(super) fn on_tap_port_datagrams(&mut self, key: u32, c: Completion<Tag>) {
@@ -229,12 +298,20 @@ impl Shard {
                     && let Some((port, entry)) = self.tap_ports.of(key)
                 {
                     let guest = target(self.stack.network(), port, entry.index, client.ip());
-                    let source_ip = port.source_ip;
+                    let (id, source_ip) = (port.id, port.source_ip);
                     let data = self.shrink_payload(data);
                     let local = to.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |to| to.ip);
                     let door = Door(key);
                     let arrival = Arrival { door, client, local, guest, source_ip, data, segment, tos };
-                    self.stack.accept_datagrams(self.now, &arrival);
+                    let (opened, instead) = self.inbound_counts();
+                    let took = self.stack.accept_datagrams(self.now, &arrival);
+                    let (opened_now, instead_now) = self.inbound_counts();
+                    if let Some(counters) = self.tap_ports.counters_of(id) {
+                        counters.accepted += opened_now - opened;
+                        counters.shown_as_gateway += instead_now - instead;
+                        *(if took { &mut counters.bytes_down } else { &mut counters.shed }) +=
+                            if took { u64::from(data.len) } else { 1 };
+                    }
                 } else {
                     self.stack.count_drop(DropReason::Malformed);
                     self.discard(c.data);
@@ -254,6 +331,11 @@ impl Shard {
         }
     }
 
+    /// Flows opened, and clients shown as the gateway against their wish, so far.
+    fn inbound_counts(&self) -> (u64, u64) {
+        (self.stack.counters().flows_opened, self.stack.counters().shown_as_gateway)
+    }
+
     /// Reads the error queue of a published socket and tells the stack.
     fn drain_door(&mut self, key: u32) {
         let Some((port, entry)) = self.tap_ports.of(key) else { return };
@@ -268,6 +350,10 @@ impl Shard {
     pub(super) fn send_published(&mut self, door: Door, from: IpAddr, data: Datagrams) {
         for span in &data.spans {
             self.ring.arena_mut().retain(span.buf);
+        }
+        if let Some(counters) = self.tap_ports.port_of(door).and_then(|port| self.tap_ports.counters_of(port))
+        {
+            counters.bytes_up += data.spans.iter().map(|span| u64::from(span.len)).sum::<u64>();
         }
         self.submit_published(Leaving { door: door.0, from, data, retried: false });
     }

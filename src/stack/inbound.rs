@@ -115,13 +115,14 @@ impl Default for Engine {
 }
 
 impl Engine {
-    /// Datagrams from a client.
-    pub fn arrive(&mut self, cx: &mut Cx<'_>, a: &Arrival) {
+    /// Datagrams from a client. False when they are of nobody known and there is no room for another.
+    pub fn arrive(&mut self, cx: &mut Cx<'_>, a: &Arrival) -> bool {
         let id = match self.by_client.get(&(a.door, a.client, a.local)).copied() {
             Some(id) => Some(id),
             None => self.open(cx, a),
         };
         let flow = id.and_then(|id| self.table.get_mut(id));
+        let known = flow.is_some();
         if let Some(flow) = flow {
             flow.deadline = cx.now + if flow.answered { IDLE } else { IDLE_UNANSWERED };
             flow.counters.packets_down += 1;
@@ -130,6 +131,7 @@ impl Engine {
             emit(cx, &mut self.next_id, &way, a.data, a.segment);
         }
         cx.act(Action::Release(a.data.buf));
+        known
     }
 
     fn open(&mut self, cx: &mut Cx<'_>, a: &Arrival) -> Option<FlowId> {
@@ -390,9 +392,20 @@ impl Stack {
     }
 
     /// Datagrams have arrived on a published socket. Answered by [`Action::SendPublished`], if at all.
-    pub fn accept_datagrams(&mut self, now: Time, arrival: &Arrival) {
+    /// False: there was no room for another client, and they are dropped.
+    pub fn accept_datagrams(&mut self, now: Time, arrival: &Arrival) -> bool {
         let mut cx = context!(self, now);
-        self.inbound.arrive(&mut cx, arrival);
+        self.inbound.arrive(&mut cx, arrival)
+    }
+
+    /// The published socket that a flow of datagrams came by.
+    pub fn door_of(&self, flow: FlowId) -> Option<Door> {
+        self.inbound.table.get(flow).map(|flow| flow.door)
+    }
+
+    /// Live flows of datagrams that came by one of these sockets. For queries.
+    pub fn clients_of(&self, doors: impl Fn(Door) -> bool) -> usize {
+        self.inbound.table.iter().filter(|(_, flow)| doors(flow.door)).count()
     }
 
     /// An ICMP error came back for what was sent from a published socket that leads to `guest`.

@@ -11,19 +11,21 @@ fn add_list_remove() {
         said.starts_with("ringtap: no instance of yours is running; ") && said.lines().count() == 1,
         "{said}"
     );
-    let instance = start(&world, &["--via", "tap"]);
+    let instance = start(&world, &["--source-ip", "gateway"]);
     assert_eq!(ringtap(&world, &["port", "ls", "--json"]).ok(), "");
-    let out =
-        ringtap(&world, &["port", "add", "8080:80", "127.0.0.1:8081:81,via=relay,proxy=v2", "8082:82/udp"])
-            .ok();
+    let out = ringtap(
+        &world,
+        &["port", "add", "8080:80", "127.0.0.1:8081:81,source=preserve,proxy=v2", "8082:82/udp"],
+    )
+    .ok();
     assert_eq!(out, "1 8080:80/tcp\n2 127.0.0.1:8081:81/tcp\n3 8082:82/udp\n");
     assert!(listens(&world, V4, 8080) && listens(&world, V6, 8080));
     assert!(listens(&world, V4, 8081) && !listens(&world, V6, 8081));
     let table = ringtap(&world, &["port", "ls"]).ok();
     let rows: Vec<Vec<&str>> = table.lines().map(|l| l.split_whitespace().collect()).collect();
-    assert_eq!(rows[0][..5], ["ID", "PORT", "VIA", "SOURCE", "PROXY"]);
-    assert_eq!(rows[1][..5], ["1", "8080:80/tcp", "tap", "preserve", "-"]);
-    assert_eq!(rows[2][..5], ["2", "127.0.0.1:8081:81/tcp", "relay", "preserve", "v2"]);
+    assert_eq!(rows[0][..4], ["ID", "PORT", "SOURCE", "PROXY"]);
+    assert_eq!(rows[1][..4], ["1", "8080:80/tcp", "gateway", "-"]);
+    assert_eq!(rows[2][..4], ["2", "127.0.0.1:8081:81/tcp", "preserve", "v2"]);
     assert_eq!(rows[3][..2], ["3", "8082:82/udp"]);
     let json = ringtap(&world, &["port", "ls", "--json"]).ok();
     let second: serde_json::Value = serde_json::from_str(json.lines().nth(1).unwrap()).unwrap();

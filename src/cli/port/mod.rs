@@ -30,7 +30,7 @@ enum PortVerb {
         /// One JSON object a line
         #[arg(long)]
         json: bool,
-        /// As for `run -p`: [IP:]HOST[-END]:[GUESTIP:]GUEST[-END][/tcp|udp][,via=..][,source=..][,proxy=..]
+        /// As for `run -p`: [IP:]HOST[-END]:[GUESTIP:]GUEST[-END][/tcp|udp][,source=..][,proxy=..]
         #[arg(required = true, value_name = "SPEC")]
         specs: Vec<String>,
     },
@@ -105,13 +105,12 @@ fn object(port: &PortView) -> Result<String, ClientError> {
 
 /// Columns as wide as what is in them.
 fn table(ports: &[PortView]) -> String {
-    let head = ["ID", "PORT", "VIA", "SOURCE", "PROXY", "OPEN", "ACCEPTED", "UP", "DOWN"].map(str::to_owned);
+    let head = ["ID", "PORT", "SOURCE", "PROXY", "OPEN", "ACCEPTED", "UP", "DOWN"].map(str::to_owned);
     let rows = ports.iter().map(|p| {
         let count = |f: fn(&crate::msg::PortCounters) -> u64| p.counters.as_ref().map_or(0, f).to_string();
         [
             p.id.to_string(),
             p.spec.clone(),
-            p.via.clone(),
             p.source_ip.clone(),
             p.proxy_protocol.clone().unwrap_or_else(|| "-".to_owned()),
             count(|c| c.open),
@@ -150,15 +149,14 @@ mod tests {
             guest_port: 80,
             count: 1,
             picked: false,
-            via: "relay".into(),
             source_ip: "preserve".into(),
             proxy_protocol: None,
             counters: None,
         };
         assert_eq!(
             table(&[port]),
-            "ID  PORT         VIA    SOURCE    PROXY  OPEN  ACCEPTED  UP  DOWN\n\
-             7   8080:80/tcp  relay  preserve  -      0     0         0   0\n"
+            "ID  PORT         SOURCE    PROXY  OPEN  ACCEPTED  UP  DOWN\n\
+             7   8080:80/tcp  preserve  -      0     0         0   0\n"
         );
         assert_eq!(table(&[]).lines().count(), 1);
     }

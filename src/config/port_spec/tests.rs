@@ -58,19 +58,15 @@ fn ranges_match_or_one_is_chosen() {
 
 #[test]
 fn options_follow_and_are_said_once() {
-    let s = spec("8080:80/tcp,via=tap,proxy=v2,source=gateway");
-    let said = PortOptions {
-        via: Some(Via::Tap),
-        source_ip: Some(SourceIp::Gateway),
-        proxy_protocol: Some(ProxyProtocol::V2),
-    };
+    let s = spec("8080:80/tcp,proxy=v2,source=gateway");
+    let said = PortOptions { source_ip: Some(SourceIp::Gateway), proxy_protocol: Some(ProxyProtocol::V2) };
     assert_eq!(s.options, said);
-    assert_eq!(cause("80,via=tap,via=tap"), Cause::Option("via=tap".into()));
+    assert_eq!(cause("80,proxy=v1,proxy=v1"), Cause::Option("proxy=v1".into()));
     assert_eq!(cause("80,"), Cause::Option("".into()));
     assert_eq!(cause("80/udp,proxy=v1"), Cause::ProxyForUdp);
-    let defaults = PortOptions { via: Some(Via::Relay), ..PortOptions::default() };
-    assert_eq!(said.or(defaults).via, Some(Via::Tap));
-    assert_eq!(PortOptions::default().or(defaults).via, Some(Via::Relay));
+    let defaults = PortOptions { source_ip: Some(SourceIp::Preserve), ..PortOptions::default() };
+    assert_eq!(said.or(defaults).source_ip, Some(SourceIp::Gateway));
+    assert_eq!(PortOptions::default().or(defaults).source_ip, Some(SourceIp::Preserve));
 }
 
 #[test]
@@ -94,9 +90,9 @@ fn what_is_wrong_is_said_in_one_line() {
 
 fn any_spec() -> impl Strategy<Value = PortSpec> {
     let ip = || prop::option::of(any::<IpAddr>().prop_map(|ip| ip.to_canonical()));
-    let options = (0..3u8, 0..3u8, 0..3u8);
+    let options = (0..3u8, 0..3u8);
     ((any::<bool>(), ip(), ip()), 1..=65535u16, 1..=65535u16, 0..3u8, 0..200u16, options).prop_map(
-        |((udp, host_ip, guest_ip), host, guest_port, form, more, (via, source, proxy))| {
+        |((udp, host_ip, guest_ip), host, guest_port, form, more, (source, proxy))| {
             let more = more.min(65535 - guest_port).min(65535 - host);
             let (host, count) = match form {
                 0 => (HostPorts::Free, more + 1),
@@ -109,7 +105,6 @@ fn any_spec() -> impl Strategy<Value = PortSpec> {
                 Some(IpAddr::V6(_)) => Families::V6,
             };
             let options = PortOptions {
-                via: [None, Some(Via::Relay), Some(Via::Tap)][usize::from(via)],
                 source_ip: [None, Some(SourceIp::Preserve), Some(SourceIp::Gateway)][usize::from(source)],
                 proxy_protocol: [None, Some(ProxyProtocol::V1), Some(ProxyProtocol::V2)][usize::from(proxy)]
                     .filter(|_| !udp),

@@ -90,7 +90,6 @@ impl Ports {
             guest_ip: spec.guest_ip,
             guest_port: spec.guest_port,
             count: spec.count,
-            via: spec.options.via.unwrap_or_default(),
             source_ip: spec.options.source_ip.unwrap_or_default(),
             proxy_protocol: spec.options.proxy_protocol.filter(|_| !spec.udp),
         };

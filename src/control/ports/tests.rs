@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{SourceIp, Via};
+use crate::config::{PortOptions, SourceIp};
 
 fn spec(text: &str) -> Asked {
     Asked::Spec(text.parse().unwrap())
@@ -17,11 +17,11 @@ fn sent(plane: &Channel) -> Vec<(ToPlane, usize)> {
 #[test]
 fn a_range_is_one_object_in_batches_and_comes_again_for_another_plane() {
     let (ours, theirs) = Channel::pair().unwrap();
-    let mut ports = Ports::new(PortOptions { via: Some(Via::Tap), ..PortOptions::default() });
+    let mut ports = Ports::new(PortOptions { source_ip: Some(SourceIp::Preserve), ..PortOptions::default() });
     let entry = ports.add(spec("127.0.0.1::9000-9199,source=gateway"), &ours).unwrap();
     let published = entry.published.clone();
     assert_eq!((published.id, published.count, published.guest_port), (PortId(1), 200, 9000));
-    assert_eq!((published.via, published.source_ip), (Via::Tap, SourceIp::Gateway));
+    assert_eq!(published.source_ip, SourceIp::Gateway);
     assert!(entry.picked && entry.host_port > 0);
     let expected = vec![
         (ToPlane::Publish(published), 0),

@@ -1,0 +1,316 @@
+//! What comes through a published port: true clients, every byte, and endings as they are.
+
+mod common;
+
+use common::{HOST, PATIENCE, SERVER, World, sh};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use ringtap::lab::{Guest, Server, addr};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+/// The clients' own addresses, as a server on the host would see them.
+const CLIENT: [IpAddr; 2] = [IpAddr::V4(addr::ROUTER_V4), IpAddr::V6(addr::ROUTER_V6)];
+const ANY: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+const GATEWAY: [&str; 2] = ["10.0.2.2", "fd00::2"];
+
+fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    let (stream, from) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    (stream, from)
+}
+
+/// Bytes that differ at every place where something could be lost or doubled.
+fn pattern(len: usize, seed: u32) -> Vec<u8> {
+    (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 24) as u8).collect()
+}
+
+#[test]
+fn a_tcp_server_sees_the_client_and_every_byte_arrives() {
+    let world = World::new();
+    let guest = world.guest_with(&["-p", "8080:80", "-p", "9000-9009:9000-9009"]);
+    for (family, client) in CLIENT.into_iter().enumerate() {
+        for (port, inside) in [(8080, 80), (9000, 9000), (9009, 9009)] {
+            let server = guest.place().tcp_listener((ANY[family], inside)).unwrap();
+            let mut near = world.lab.internet().tcp_connect((HOST[family], port)).unwrap();
+            let (mut far, seen) = accept(&server);
+            assert_eq!((seen.ip(), seen), (client, near.local_addr().unwrap()));
+            near.set_read_timeout(Some(PATIENCE)).unwrap();
+            let (up, down) = (pattern(3 << 20, 1), pattern(3 << 20, 2));
+            std::thread::scope(|scope| {
+                let mut near_out = near.try_clone().unwrap();
+                let mut far_out = far.try_clone().unwrap();
+                let (up, down) = (&up, &down);
+                scope.spawn(move || {
+                    near_out.write_all(up).unwrap();
+                    near_out.shutdown(Shutdown::Write).unwrap();
+                });
+                scope.spawn(move || {
+                    far_out.write_all(down).unwrap();
+                    far_out.shutdown(Shutdown::Write).unwrap();
+                });
+                scope.spawn(move || {
+                    let mut got = Vec::new();
+                    far.read_to_end(&mut got).unwrap();
+                    assert!(got == *up);
+                });
+                let mut got = Vec::new();
+                near.read_to_end(&mut got).unwrap();
+                assert!(got == *down);
+            });
+        }
+    }
+}
+
+#[test]
+fn a_udp_server_sees_the_client_who_is_answered_from_the_address_used() {
+    let world = World::new();
+    let guest = world.guest_with(&["-p", "5353:53/udp"]);
+    let used = [[HOST[0], IpAddr::V4(addr::HOST_OTHER_V4)], [HOST[1], IpAddr::V6(addr::HOST_OTHER_V6)]];
+    for (family, client) in CLIENT.into_iter().enumerate() {
+        let server = guest.place().udp_socket((ANY[family], 53)).unwrap();
+        server.set_read_timeout(Some(PATIENCE)).unwrap();
+        for at in used[family] {
+            let near = world.lab.internet().udp_socket((client, 0)).unwrap();
+            near.set_read_timeout(Some(PATIENCE)).unwrap();
+            for len in [1, 0, 1400, 9000, 65_507] {
+                let question = pattern(len, 3);
+                near.send_to(&question, (at, 5353)).unwrap();
+                let mut got = vec![0; 65_536];
+                let (n, seen) = server.recv_from(&mut got).unwrap();
+                assert_eq!((seen, n), (near.local_addr().unwrap(), len));
+                assert!(got[..n] == question);
+                server.send_to(&got[..n], seen).unwrap();
+                let (n, from) = near.recv_from(&mut got).unwrap();
+                assert_eq!((from, n), (SocketAddr::new(at, 5353), len));
+                assert!(got[..n] == question);
+            }
+        }
+    }
+}
+
+#[test]
+fn who_could_not_be_answered_and_who_asks_for_it_is_shown_as_the_gateway() {
+    let world = World::new();
+    let guest = world.guest_with(&["-p", "8080:80", "-p", "8081:80,source=gateway", "-p", "5353:53/udp"]);
+    for family in [0, 1] {
+        let server = guest.place().tcp_listener((ANY[family], 80)).unwrap();
+        // Two clients of one port are still two.
+        let near = [0, 1].map(|_| world.lab.host().tcp_connect((LOOPBACK[family], 8080)).unwrap());
+        let far = [0, 1].map(|_| accept(&server));
+        for (_, seen) in &far {
+            assert_eq!(seen.ip().to_string(), GATEWAY[family]);
+        }
+        assert_ne!(far[0].1, far[1].1);
+        drop(near);
+        let mut near = world.lab.internet().tcp_connect((HOST[family], 8081)).unwrap();
+        let (mut far, seen) = accept(&server);
+        assert_eq!(seen.ip().to_string(), GATEWAY[family]);
+        near.write_all(b"x").unwrap();
+        far.read_exact(&mut [0]).unwrap();
+        let server = guest.place().udp_socket((ANY[family], 53)).unwrap();
+        server.set_read_timeout(Some(PATIENCE)).unwrap();
+        let near = world.lab.host().udp_socket((LOOPBACK[family], 0)).unwrap();
+        near.set_read_timeout(Some(PATIENCE)).unwrap();
+        near.send_to(b"q", (LOOPBACK[family], 5353)).unwrap();
+        let (_, seen) = server.recv_from(&mut [0; 9]).unwrap();
+        assert_eq!(seen.ip().to_string(), GATEWAY[family]);
+        server.send_to(b"a", seen).unwrap();
+        assert_eq!(near.recv_from(&mut [0; 9]).unwrap().1, SocketAddr::new(LOOPBACK[family], 5353));
+    }
+}
+
+#[test]
+fn the_guests_own_traffic_from_published_ports_is_left_alone() {
+    let world = World::new();
+    let guest = world.guest_with(&["-p", "51820:51820/udp", "-p", "30000-30099:30000-30099"]);
+    let server = world.lab.internet().udp_socket((SERVER[0], 51820)).unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    let peer = guest.place().udp_socket((ANY[0], 51820)).unwrap();
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    let client = world.lab.internet().udp_socket((CLIENT[0], 0)).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.send_to(b"from outside", (HOST[0], 51820)).unwrap();
+    let (_, outside) = peer.recv_from(&mut [0; 99]).unwrap();
+    // Out to a server, and in from it, while the client of the published port is being answered.
+    for _ in 0..3 {
+        peer.send_to(b"out", (SERVER[0], 51820)).unwrap();
+        let (_, seen) = server.recv_from(&mut [0; 99]).unwrap();
+        server.send_to(b"in", seen).unwrap();
+        let mut got = [0; 99];
+        let (n, from) = peer.recv_from(&mut got).unwrap();
+        assert_eq!((&got[..n], from), (&b"in"[..], SocketAddr::new(SERVER[0], 51820)));
+        peer.send_to(b"answer", outside).unwrap();
+        let (n, from) = client.recv_from(&mut got).unwrap();
+        assert_eq!((&got[..n], from), (&b"answer"[..], SocketAddr::new(HOST[0], 51820)));
+    }
+    let _echo = Server::tcp_echo(world.lab.internet().tcp_listener((SERVER[0], 7007)).unwrap()).unwrap();
+    for port in 30_000..30_100 {
+        let socket = guest.place().tcp_socket((SERVER[0], 7007)).unwrap();
+        socket.bind(&SocketAddr::new(ANY[0], port).into()).unwrap();
+        socket.connect_timeout(&SocketAddr::new(SERVER[0], 7007).into(), PATIENCE).unwrap();
+        let mut stream = TcpStream::from(socket);
+        stream.write_all(b"x").unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+    }
+}
+
+#[test]
+fn a_container_behind_a_bridge_sees_the_client() {
+    let world = World::new();
+    let guest = world.attach(world.bare(""), &["-p", "8080:8080", "-p", "5353:5353/udp"], None);
+    let container = guest.behind_bridge(&world.lab, 1500).unwrap();
+    // As Docker does it.
+    let rules = "nft 'add chain inet nat pre { type nat hook prerouting priority -100; }'
+        nft add rule inet nat pre fib daddr type local tcp dport 8080 dnat ip to 172.17.0.2:80
+        nft add rule inet nat pre fib daddr type local udp dport 5353 dnat ip to 172.17.0.2:53";
+    sh(guest.place(), rules).ok();
+    let server = container.place().tcp_listener((ANY[0], 80)).unwrap();
+    let mut near = world.lab.internet().tcp_connect((HOST[0], 8080)).unwrap();
+    let (mut far, seen) = accept(&server);
+    assert_eq!(seen, near.local_addr().unwrap());
+    near.write_all(b"x").unwrap();
+    far.read_exact(&mut [0]).unwrap();
+    let server = container.place().udp_socket((ANY[0], 53)).unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    let near = world.lab.internet().udp_socket((CLIENT[0], 0)).unwrap();
+    near.set_read_timeout(Some(PATIENCE)).unwrap();
+    near.send_to(b"q", (HOST[0], 5353)).unwrap();
+    let (_, seen) = server.recv_from(&mut [0; 9]).unwrap();
+    assert_eq!(seen, near.local_addr().unwrap());
+    server.send_to(b"a", seen).unwrap();
+    assert_eq!(near.recv_from(&mut [0; 9]).unwrap().1, SocketAddr::new(HOST[0], 5353));
+}
+
+/// What a client sees that connects where nobody listens inside: a reset, and not after a wait.
+fn refused(world: &World, at: (IpAddr, u16)) {
+    let mut near = world.lab.internet().tcp_connect(at).unwrap();
+    near.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(near.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn endings_go_through_as_what_they_are() {
+    let world = World::new();
+    let guest = world.guest_with(&["-p", "8080:80"]);
+    for (family, host) in HOST.into_iter().enumerate() {
+        refused(&world, (host, 8080));
+        let server = guest.place().tcp_listener((ANY[family], 80)).unwrap();
+        for by_reset in [false, true] {
+            for from_client in [false, true] {
+                let near = world.lab.internet().tcp_connect((host, 8080)).unwrap();
+                near.set_read_timeout(Some(PATIENCE)).unwrap();
+                let (far, _) = accept(&server);
+                let (ends, mut sees) = if from_client { (near, far) } else { (far, near) };
+                if by_reset {
+                    socket2::SockRef::from(&ends).set_linger(Some(Duration::ZERO)).unwrap();
+                }
+                drop(ends);
+                let seen = sees.read(&mut [0]).map_err(|e| e.kind());
+                assert_eq!(seen, if by_reset { Err(ErrorKind::ConnectionReset) } else { Ok(0) });
+            }
+        }
+    }
+}
+
+#[test]
+fn a_proxy_header_comes_first() {
+    let world = World::new();
+    let guest = world.guest_with(&["-p", "8080:80,proxy=v1", "-p", "8081:80,proxy=v2"]);
+    let server = guest.place().tcp_listener((ANY[0], 80)).unwrap();
+    for port in [8080, 8081] {
+        let mut near = world.lab.internet().tcp_connect((HOST[0], port)).unwrap();
+        let own = near.local_addr().unwrap();
+        near.write_all(b"hello").unwrap();
+        near.shutdown(Shutdown::Write).unwrap();
+        let mut got = Vec::new();
+        accept(&server).0.read_to_end(&mut got).unwrap();
+        if port == 8080 {
+            let line = format!("PROXY TCP4 {} {} {} 8080\r\nhello", own.ip(), HOST[0], own.port());
+            assert_eq!(String::from_utf8(got).unwrap(), line);
+        } else {
+            let (IpAddr::V4(from), IpAddr::V4(to)) = (own.ip(), HOST[0]) else { panic!("IPv4") };
+            let ports = [own.port().to_be_bytes(), port.to_be_bytes()].concat();
+            let header = [&[0x21, 0x11, 0, 12][..], &from.octets(), &to.octets(), &ports, b"hello"].concat();
+            assert_eq!(got, [&b"\r\n\r\n\0\r\nQUIT\n"[..], &header].concat());
+        }
+    }
+}
+
+/// The answer to a request to the instance's API.
+fn api(world: &World, guest: &mut Guest, method: &str, path: &str) -> serde_json::Value {
+    let pid = guest.running()[0].pid();
+    let socket = world.lab.dir().join(format!("user-run/ringtap/{pid}/api.sock"));
+    let script = format!("curl -sS -X {method} --unix-socket {} http://x{path}", socket.display());
+    let text = sh(world.lab.host(), &script).ok();
+    if text.is_empty() { serde_json::Value::Null } else { serde_json::from_str(&text).unwrap() }
+}
+
+#[test]
+fn counters_and_flows_say_what_came_through_and_removal_ends_it() {
+    let world = World::new();
+    let mut guest = world.guest_with(&["-p", "8080:80", "-p", "5353:53/udp"]);
+    refused(&world, (HOST[0], 8080));
+    let server = guest.place().tcp_listener((ANY[0], 80)).unwrap();
+    let mut near = world.lab.internet().tcp_connect((HOST[0], 8080)).unwrap();
+    near.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (mut far, seen) = accept(&server);
+    near.write_all(&[1; 5000]).unwrap();
+    far.read_exact(&mut [0; 5000]).unwrap();
+    far.write_all(&[2; 300]).unwrap();
+    near.read_exact(&mut [0; 300]).unwrap();
+    let udp = guest.place().udp_socket((ANY[0], 53)).unwrap();
+    udp.set_read_timeout(Some(PATIENCE)).unwrap();
+    let client = world.lab.internet().udp_socket((CLIENT[0], 0)).unwrap();
+    client.send_to(&[3; 70], (HOST[0], 5353)).unwrap();
+    udp.recv_from(&mut [0; 99]).unwrap();
+
+    let ports = api(&world, &mut guest, "GET", "/ringtap/v1/ports");
+    let count = |n: usize, name: &str| ports[n]["counters"][name].as_u64().unwrap();
+    let tcp = ["accepted", "open", "refused", "bytesDown", "bytesUp"].map(|name| count(0, name));
+    assert_eq!(tcp, [2, 1, 1, 5000, 300], "{ports}");
+    assert_eq!(["accepted", "open", "bytesDown"].map(|name| count(1, name)), [1, 1, 70], "{ports}");
+    let flows = api(&world, &mut guest, "GET", "/ringtap/v1/flows");
+    let injected = |protocol: &str| {
+        let all = flows["flows"].as_array().unwrap().iter();
+        let mine: Vec<_> = all.filter(|f| f["path"] == "injected" && f["protocol"] == protocol).collect();
+        assert_eq!(mine.len(), 1, "{flows:?}");
+        mine[0].clone()
+    };
+    assert_eq!((&injected("tcp")["remote"], &injected("tcp")["port"]), (&seen.to_string().into(), &1.into()));
+    assert_eq!(injected("udp")["port"], 2);
+
+    api(&world, &mut guest, "DELETE", "/ringtap/v1/ports/1?connections=end");
+    assert_eq!(near.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(far.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    let gone = world.lab.internet().tcp_connect_within((HOST[0], 8080), PATIENCE);
+    assert_eq!(gone.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn another_plane_serves_the_same_ports() {
+    let world = World::new();
+    let mut guest = world.guest_with(&["-p", "8080:80", "-p", "5353:53/udp"]);
+    let pid = guest.running()[0].pid();
+    let state = world.lab.dir().join(format!("user-run/ringtap/{pid}/plane_pid"));
+    let plane = std::fs::read_to_string(&state).unwrap();
+    kill(Pid::from_raw(plane.parse().unwrap()), Signal::SIGKILL).unwrap();
+    let start = Instant::now();
+    while std::fs::read_to_string(&state).unwrap() == plane {
+        assert!(start.elapsed() < PATIENCE, "no other plane");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let server = guest.place().tcp_listener((ANY[0], 80)).unwrap();
+    let mut near = world.lab.internet().tcp_connect((HOST[0], 8080)).unwrap();
+    let (mut far, seen) = accept(&server);
+    assert_eq!(seen, near.local_addr().unwrap());
+    near.write_all(b"x").unwrap();
+    far.read_exact(&mut [0]).unwrap();
+    let server = guest.place().udp_socket((ANY[0], 53)).unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    let client = world.lab.internet().udp_socket((CLIENT[0], 0)).unwrap();
+    client.send_to(b"q", (HOST[0], 5353)).unwrap();
+    assert_eq!(server.recv_from(&mut [0; 9]).unwrap().1, client.local_addr().unwrap());
+}
