@@ -3,6 +3,10 @@
 //! The file is rewritten in place, replaced by rename, or a symlink into /run that points elsewhere tomorrow: so the
 //! directories of the name and of what it resolves to are watched (inotify), and the file itself, and every event leads
 //! to a look at the file. A user may have only 128 inotify instances; without one, a look once a second has to do.
+//!
+//! Closing an inotify instance waits for the kernel's readers of its marks (SRCU, fsnotify_destroy_group), which is about
+//! 15 ms, more than everything else a short command takes. So it is made only after the first second, and the look that
+//! follows finds what has changed until then.
 
 use super::ready::Ready;
 use crate::config::Resolvers;
@@ -11,10 +15,11 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
 
 /// Where the C library looks.
 pub const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// How often the file is looked at without inotify.
+/// How often the file is looked at without inotify, and when inotify begins.
 const POLL: Duration = Duration::from_secs(1);
 
 /// Reads the resolvers of the host.
@@ -52,21 +57,28 @@ impl Version {
 #[derive(Debug)]
 pub struct Watch {
     inotify: Option<(Inotify, Ready)>,
+    /// Inotify was asked for, with success or not.
+    begun: bool,
     version: Option<Version>,
+    /// When to look next if nothing tells us to. A time and not a span, for waiting is cancelled by every other event.
+    look_at: Instant,
 }
 
 impl Watch {
     /// Watches from now on. Needs the runtime.
     pub fn new() -> Self {
-        let version = Version::now();
-        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
+        Self { inotify: None, begun: false, version: Version::now(), look_at: Instant::now() + POLL }
+    }
+
+    /// Asks for inotify. Needs the runtime.
+    fn begin(&mut self) {
+        self.begun = true;
+        self.inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
             .map_err(std::io::Error::from)
             .and_then(|inotify| Ready::new(&inotify).map(|ready| (inotify, ready)))
             .inspect_err(|e| tracing::debug!("resolv.conf is looked at once a second: {e}"))
             .ok();
-        let watch = Self { inotify, version };
-        watch.arm();
-        watch
+        self.arm();
     }
 
     /// (Re)watches the directories. Watching one twice is one watch.
@@ -95,9 +107,15 @@ impl Watch {
                         while inotify.read_events().is_ok() {}
                         guard.clear_ready();
                     }
-                    Err(_) => tokio::time::sleep(POLL).await,
+                    Err(_) => self.inotify = None,
                 },
-                None => tokio::time::sleep(POLL).await,
+                None => {
+                    sleep_until(self.look_at).await;
+                    self.look_at = Instant::now() + POLL;
+                    if !self.begun {
+                        self.begin();
+                    }
+                }
             }
             let now = Version::now();
             // Between removal and replacement there is no file; its successor will be an event too.
