@@ -95,7 +95,7 @@ pub struct Engine {
     holding: Vec<FlowId>,
     ports: Ports,
     next_id: u16,
-    limit: usize,
+    pub(super) limit: usize,
 }
 
 impl Default for Engine {

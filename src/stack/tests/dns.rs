@@ -36,7 +36,7 @@ fn answers_come_from_the_address_that_was_asked() {
         assert!(w.datagrams(flow, "203.0.113.1:53", b"forged", None).is_empty());
         assert!(w.datagrams(flow, "198.51.100.53:54", b"forged", None).is_empty());
         assert_eq!(w.dropped(DropReason::Filtered), 2);
-        assert!(matches!(w.pass(Duration::from_secs(11))[..], [Done::Close(f)] if f == flow));
+        assert!(matches!(w.pass(Duration::from_secs(11))[..], [Done::Close(f, _)] if f == flow));
         assert_eq!(w.held(), 0);
     }
 }
@@ -69,7 +69,7 @@ fn after_one_round_the_query_is_given_up() {
     assert_eq!(to(&w.pass(PATIENCE)), [(at(TWO[1]), 1)]);
     assert!(w.pass(PATIENCE).is_empty());
     assert_eq!(w.held(), 0);
-    assert_eq!(w.pass(Duration::from_secs(40)).iter().filter(|d| matches!(d, Done::Close(_))).count(), 2);
+    assert_eq!(w.pass(Duration::from_secs(40)).iter().filter(|d| matches!(d, Done::Close(_, _))).count(), 2);
     assert_eq!((w.stack.poll_timeout(), w.stack.flows().count()), (None, 0));
 }
 

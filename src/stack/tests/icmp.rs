@@ -64,7 +64,7 @@ fn echo_goes_through_one_ping_socket_per_identifier() {
         assert!(w.echo_reply(flow, stranger, 2, b"ping").is_empty());
         assert_eq!(w.dropped(DropReason::Filtered), 1);
         let done = w.pass(Duration::from_secs(61));
-        assert_eq!(done.iter().filter(|d| matches!(d, Done::Close(_))).count(), 2);
+        assert_eq!(done.iter().filter(|d| matches!(d, Done::Close(_, _))).count(), 2);
         assert!(w.echo_reply(flow, to, 3, b"late").is_empty());
         assert_eq!(w.held(), 0);
     }
@@ -115,7 +115,7 @@ fn refused_and_absent_destinations_of_echo() {
     // Ping sockets that the host does not grant: counted, and the next request tries again.
     let flow = opened(&w.frame(&echo_frame(G, "198.51.100.2", 64, (1, 1), b"x")));
     let done = w.event(flow, HostEvent::ConnectFailed(HostError::Prohibited));
-    assert!(matches!(done[..], [Done::Close(f)] if f == flow));
+    assert!(matches!(done[..], [Done::Close(f, _)] if f == flow));
     assert_ne!(opened(&w.frame(&echo_frame(G, "198.51.100.2", 64, (1, 2), b"x"))), flow);
     assert_eq!(w.held(), 0);
 }

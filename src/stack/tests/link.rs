@@ -3,7 +3,7 @@
 use super::*;
 use crate::stack::{link::Link, ndp};
 
-fn arp(op: u16, sha: Mac, spa: [u8; 4], tpa: [u8; 4]) -> Vec<u8> {
+pub fn arp(op: u16, sha: Mac, spa: [u8; 4], tpa: [u8; 4]) -> Vec<u8> {
     let mut f = vec![0xff; 6];
     f.extend_from_slice(&sha);
     f.extend_from_slice(&[8, 6, 0, 1, 8, 0, 6, 4]);

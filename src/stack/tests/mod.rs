@@ -8,11 +8,12 @@ mod dns;
 mod flows;
 mod fragments;
 mod icmp;
+mod inbound;
 mod link;
 mod random;
 mod udp;
 
-use super::{Action, Datagrams, Emit, FrameMeta, HostEvent, Limits, Open, Stack};
+use super::{Action, Close, Datagrams, Door, Emit, FrameMeta, HostEvent, Limits, Open, Stack};
 use crate::buf::{BufId, Class, Span};
 use crate::config::{Network, Resolvers};
 use crate::flow::{DropReason, FlowId, Kind, Time};
@@ -164,11 +165,16 @@ impl World {
                     }
                     done.push(Done::Send(flow, d, bytes));
                 }
+                Action::SendPublished { flow: _, door, from, data } => {
+                    assert!(!data.spans.is_empty());
+                    let bytes = self.joined(&data.spans);
+                    done.push(Done::Published(door, from, data, bytes));
+                }
                 Action::Inject { head, spans } => {
                     let frame = [&head[..], &self.joined(&spans)[..]].concat();
                     done.push(Done::Inject(frame));
                 }
-                Action::Close(flow, _) => done.push(Done::Close(flow)),
+                Action::Close(flow, how) => done.push(Done::Close(flow, how)),
                 Action::Receive(flow, true) => done.push(Done::Receive(flow)),
                 other => panic!("not an action of these engines: {other:?}"),
             }
@@ -236,8 +242,10 @@ pub enum Done {
     Open(FlowId, Open),
     Receive(FlowId),
     Send(FlowId, Datagrams, Vec<u8>),
+    /// Out of a published socket, from an address of ours.
+    Published(Door, IpAddr, Datagrams, Vec<u8>),
     Inject(Vec<u8>),
-    Close(FlowId),
+    Close(FlowId, Close),
 }
 
 /// The frames among what was done.

@@ -442,7 +442,7 @@ fn a_mapping_ends_when_it_is_idle_and_sooner_after_dns() {
     }
     assert!(w.pass(IDLE - Duration::from_secs(1)).is_empty());
     let done = w.pass(Duration::from_secs(2));
-    assert!(matches!(done[..], [Done::Close(f)] if f == flow), "{done:?}");
+    assert!(matches!(done[..], [Done::Close(f, _)] if f == flow), "{done:?}");
     assert_eq!(w.stack.counters().flows_closed, 1);
     // What comes too late finds nothing, and its buffer goes back.
     assert!(w.datagrams(flow, "198.51.100.2:9", b"late", None).is_empty());
@@ -450,7 +450,7 @@ fn a_mapping_ends_when_it_is_idle_and_sooner_after_dns() {
     let flow = opened(&w.batch(&[udp_frame(G, "198.51.100.2:53", b"q")]));
     w.datagrams(flow, "198.51.100.2:53", b"a", None);
     assert!(w.pass(IDLE_DNS - Duration::from_secs(1)).is_empty());
-    assert!(matches!(w.pass(Duration::from_secs(2))[..], [Done::Close(_)]));
+    assert!(matches!(w.pass(Duration::from_secs(2))[..], [Done::Close(_, _)]));
     // Unanswered, or also used for something else, it lives on.
     let flow =
         opened(&w.batch(&[udp_frame(G, "198.51.100.2:53", b"q"), udp_frame(G, "198.51.100.2:54", b"q")]));
@@ -469,7 +469,7 @@ fn mappings_are_bounded_and_a_dead_socket_ends_its_mapping() {
     // The socket dies between a frame and the end of its batch.
     w.frame(&udp_frame("10.0.2.100:1", "198.51.100.2:9", b"x"));
     let done = w.event(flow, HostEvent::ConnectFailed(HostError::Exhausted));
-    assert!(matches!(done.last(), Some(Done::Close(f)) if *f == flow));
+    assert!(matches!(done.last(), Some(Done::Close(f, _)) if *f == flow));
     assert!(w.end_batch().is_empty());
     assert_eq!((w.stack.flows().count(), w.held()), (63, 0));
 }
