@@ -55,7 +55,7 @@ pub enum CliError {
     Control(#[from] crate::control::ControlError),
     /// The relay does not run.
     #[error(transparent)]
-    Relay(#[from] crate::plane::relays::standalone_udp::RelayError),
+    Relay(#[from] relay::RelayError),
 }
 
 impl CliError {

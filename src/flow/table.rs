@@ -7,7 +7,7 @@
 use slab::Slab;
 use std::fmt;
 
-/// Which engine of the stack a flow belongs to.
+/// Which engine of the stack, or which relay, a flow belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Kind {
@@ -21,6 +21,8 @@ pub enum Kind {
     Dns = 3,
     /// A client's datagrams to a published port, through the tap.
     Inbound = 4,
+    /// A relayed connection of a published port.
+    Relay = 5,
 }
 
 /// Names a flow for as long as the flow lives, and nothing afterwards.
@@ -43,7 +45,8 @@ impl FlowId {
             1 => Kind::Udp,
             2 => Kind::Ping,
             3 => Kind::Dns,
-            _ => Kind::Inbound,
+            4 => Kind::Inbound,
+            _ => Kind::Relay,
         }
     }
 

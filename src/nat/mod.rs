@@ -159,6 +159,21 @@ impl Policy {
     }
 }
 
+/// Whether the guest can be shown `client` itself by a connection to `target`: it must be one that the guest could answer
+/// through us. Not so the other family, loopback, link-local, unspecified and multicast addresses, and those of the
+/// guest's own network, the guest's and the gateway's among them.
+pub fn shows_client(network: &Network, client: IpAddr, target: IpAddr) -> bool {
+    let link_local = match client {
+        IpAddr::V4(a) => a.is_link_local(),
+        IpAddr::V6(a) => a.is_unicast_link_local(),
+    };
+    client.is_ipv4() == target.is_ipv4()
+        && !link_local
+        && !forbidden(client)
+        && !network.contains(client)
+        && client != target
+}
+
 /// Destinations that no flow may name literally, whatever the configuration: loopback, unspecified, multicast,
 /// broadcast, "this network" (0/8), IPv4 inside IPv6 in any of its forms, and IPv6 link-local (it has no meaning
 /// without the guest's link).
@@ -294,6 +309,23 @@ mod tests {
         assert_eq!(ask(&policy(true), "[fd00::2]:80"), Verdict::Host("[::1]:80".parse().unwrap()));
         assert_eq!(policy(true).guest_sees("127.0.0.1".parse().unwrap()).to_string(), "10.0.2.2");
         assert_eq!(policy(true).guest_sees("::1".parse().unwrap()).to_string(), "fd00::2");
+    }
+
+    #[test]
+    fn clients_the_guest_could_not_answer_are_not_shown() {
+        let net = Network::default();
+        let shown =
+            |client: &str, target: &str| shows_client(&net, client.parse().unwrap(), target.parse().unwrap());
+        assert!(shown("192.0.2.1", "127.0.0.1") && shown("2001:db8::1", "::1"));
+        for client in
+            ["127.0.0.1", "169.254.1.1", "0.0.0.0", "224.0.0.1", "10.0.2.100", "10.0.2.2", "10.0.2.77"]
+        {
+            assert!(!shown(client, "127.0.0.1"), "{client}");
+        }
+        for client in ["::1", "fe80::1", "::", "ff02::1", "fd00::100", "fd00::2"] {
+            assert!(!shown(client, "::1"), "{client}");
+        }
+        assert!(!shown("192.0.2.1", "::1") && !shown("2001:db8::1", "127.0.0.1"));
     }
 
     #[test]

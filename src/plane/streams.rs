@@ -74,7 +74,7 @@ impl Shard {
         let Ok(fd) = socket.fd() else { return };
         let op = match flow.kind() {
             Kind::Tcp => self.ring.receive(fd, Tag::Receive(flow)),
-            Kind::Udp | Kind::Ping | Kind::Dns | Kind::Inbound => {
+            Kind::Udp | Kind::Ping | Kind::Dns | Kind::Inbound | Kind::Relay => {
                 self.ring.receive_messages(fd, Tag::ReceiveMessages(flow))
             }
         };

@@ -30,10 +30,7 @@ pub fn header(version: ProxyProtocol, client: SocketAddr, local: SocketAddr) -> 
             let _ = write!(out, "PROXY {family} {from} {to} {} {}\r\n", client.port(), local.port());
         }
         ProxyProtocol::V2 => {
-            // Everything fits: at most 52 bytes.
-            let mut put = |bytes: &[u8]| {
-                let _ = out.try_extend_from_slice(bytes);
-            };
+            let mut put = |bytes: &[u8]| out.extend(bytes.iter().copied().take(MAX));
             put(&SIGNATURE);
             let ports = [client.port().to_be_bytes(), local.port().to_be_bytes()].concat();
             match (from, to) {

@@ -27,19 +27,23 @@
 //!
 //! *Errors.* Nothing panics and no operation is lost: what cannot be submitted completes with its error.
 
+mod chain;
 mod complete;
 mod error;
 mod message;
 mod ops;
+pub mod pipes;
 mod provided;
 mod setup;
 mod slots;
 pub mod sockopt;
 
+pub use chain::Link;
 pub use complete::{Completion, Data};
 pub use error::RingError;
 pub use message::Local;
 pub use ops::Message;
+pub use pipes::{Pipe, Pipes};
 pub use setup::{FrameReads, Granted, RingConfig};
 pub use slots::OpId;
 
@@ -282,6 +286,22 @@ impl<T: Copy> Ring<T> {
             // SAFETY: whatever the entry points to is memory of the arena or of a block of `slots`; both stay where they
             // are until the final completion (callers in `ops` and `complete` build entries from nothing else).
             if unsafe { self.uring.submission().push(entry) }.is_ok() {
+                return Ok(());
+            }
+            self.counters.queue_full += 1;
+            if let Err(errno) = self.enter(0, None) {
+                last = errno;
+            }
+        }
+        Err(last)
+    }
+
+    /// Queues a chain whole: one that is cut by a submission is no chain. Submits early when it has no room.
+    fn push_chain(&mut self, entries: &[squeue::Entry]) -> Result<(), Errno> {
+        let mut last = Errno::EBUSY;
+        for _ in 0..PUSH_TRIES {
+            // SAFETY: as in `push`; polls and splices point to no memory at all. It takes all of them or none.
+            if unsafe { self.uring.submission().push_multiple(entries) }.is_ok() {
                 return Ok(());
             }
             self.counters.queue_full += 1;

@@ -333,7 +333,7 @@ impl<T: Copy> Ring<T> {
     }
 
     /// An operation that never starts: its completion says why.
-    fn refuse(&mut self, tag: T, errno: Errno) -> OpId {
+    pub(super) fn refuse(&mut self, tag: T, errno: Errno) -> OpId {
         self.counters.refused += 1;
         let done = Completion { tag, op: OpId::NONE, result: Err(errno), more: false, data: Data::None };
         self.local.push_back(done);

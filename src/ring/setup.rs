@@ -148,6 +148,7 @@ fn probe(config: &RingConfig, uring: IoUring, no_sq_array: bool) -> Result<(IoUr
         (opcode::Connect::CODE, "IORING_OP_CONNECT"),
         (opcode::Accept::CODE, "IORING_OP_ACCEPT"),
         (opcode::PollAdd::CODE, "IORING_OP_POLL_ADD"),
+        (opcode::Splice::CODE, "IORING_OP_SPLICE"),
         (opcode::AsyncCancel::CODE, "IORING_OP_ASYNC_CANCEL"),
     ];
     if let Some((_, lacking)) = needed.into_iter().find(|(code, _)| !known.is_supported(*code)) {

@@ -157,6 +157,8 @@ impl Stack {
             Kind::Dns => self.dns.host(&mut cx, &mut self.errors, flow, &event),
             // These have no socket of their own to hear from.
             Kind::Inbound => release_of(&mut cx, &event),
+            // No flow of the stack's.
+            Kind::Relay => {}
         }
     }
 
@@ -236,6 +238,7 @@ impl Stack {
             Kind::Ping => self.echo.mappings().flow(id),
             Kind::Dns => self.dns.flow(id),
             Kind::Inbound => self.inbound.flow(id),
+            Kind::Relay => None,
         }
     }
 

@@ -1,4 +1,11 @@
-//! Published ports in the plane: listeners, sockets in the guest, and what moves between them.
+//! Published ports in the plane: listeners, sockets of the backends, and what moves between them.
 
+mod dial;
+mod drive;
+pub mod standalone_tcp;
 pub mod standalone_udp;
+pub mod tcp;
 pub mod udp;
+
+pub use dial::{Attempt, Attempts, attempts};
+pub use tcp::{Backends, Listing, PortCounters, Service, Take, TcpRelays, TcpTag};

@@ -1,0 +1,520 @@
+//! Relayed TCP connections: listeners, accepting, dialling, and the end of everything.
+//!
+//! Theory of operation. A listener is armed with a multishot accept. A client is given a backend by the [`Attempts`] of
+//! its port, one after the other, on sockets of a [`Backends`]; a backend that refuses to the last becomes a reset of the
+//! client, at once. Then a [`Pair`] moves the bytes ([`super::drive`]). Accepted sockets inherit their options
+//! (`TCP_NODELAY`, keep-alive) from the listener.
+//!
+//! A connection's sockets and pipes stay until the last operation on them has completed: a part of a chain looks its
+//! descriptor up when its turn comes, and must not find a stranger's.
+//!
+//! *Descriptors.* At most `most` connections are held; one more is reset as soon as it is accepted. When the kernel itself
+//! has none left, the reserved one is given up to accept the newest and reset it, [`SHED`] clients every
+//! [`REST`]; then the listener is armed again. No error of an accept ends a listener.
+
+use super::dial::{Attempt, Attempts};
+use crate::config::PortId;
+use crate::flow::{FlowId, Kind, Table, Time};
+use crate::msg::SocketKind;
+use crate::relay::pump::Actions;
+use crate::relay::{Choice, Gear, Pair, PipeKey, Way};
+use crate::ring::pipes::{MAX_PIPES, PIPE_BYTES, PipeCounters};
+use crate::ring::{Completion, Data, OpId, Pipe, Pipes, Ring};
+use nix::errno::Errno;
+use slab::Slab;
+use socket2::{SockAddr, SockRef};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+/// Until a listener that could not accept is armed again.
+pub const REST: Duration = Duration::from_millis(10);
+/// Clients shed at once, at most: 6,400 a second for each listener.
+pub const SHED: usize = 64;
+/// Between two looks at what no operation reports.
+pub(super) const TICK: Duration = Duration::from_millis(250);
+
+/// What an operation of the relays is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcpTag {
+    /// A client, at this listener.
+    Accept(u32),
+    /// A backend.
+    Connect(FlowId),
+    /// Bytes of one direction, or the end of the receive.
+    Receive(FlowId, Way),
+    /// Bytes sent.
+    Send(FlowId, Way),
+    /// The wait of a chain; what it waits for follows.
+    Wait(FlowId, Way),
+    /// A pipe was filled.
+    Fill(FlowId, Way, PipeKey),
+    /// A pipe was drained.
+    Drain(FlowId, Way, PipeKey),
+    /// The source is readable.
+    PollIn(FlowId, Way),
+    /// The destination is writable.
+    PollOut(FlowId, Way),
+}
+
+/// What has come of asking for a socket.
+#[derive(Debug)]
+pub enum Take {
+    /// Here.
+    Now(OwnedFd),
+    /// Not yet: [`TcpRelays::sockets_arrived`] when there are some.
+    Later,
+    /// Never.
+    Refused(Errno),
+}
+
+/// Where sockets for backends come from: unconnected, unbound, non-blocking.
+pub trait Backends {
+    /// A socket of this kind.
+    fn take(&mut self, kind: SocketKind) -> Take;
+}
+
+/// What becomes of the clients of a listener.
+pub trait Service {
+    /// Where a client may be dialled to. `client` is asked for only where it matters.
+    fn attempts(&self, client: SocketAddr) -> Attempts;
+    /// Which gears its connections may use.
+    fn choice(&self) -> Choice {
+        Choice::Auto
+    }
+    /// Bytes ahead of the stream, given the client and the address that it connected to.
+    fn ahead(&self, _client: SocketAddr, _local: SocketAddr) -> Option<Vec<u8>> {
+        None
+    }
+    /// Whether [`Service::attempts`] and [`Service::ahead`] look at the client at all: asking who it is costs a call.
+    fn wants_client(&self) -> bool {
+        true
+    }
+}
+
+/// What a port counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortCounters {
+    /// Clients accepted.
+    pub accepted: u64,
+    /// Connected to a backend.
+    pub connected: u64,
+    /// Reset because no backend took them.
+    pub refused: u64,
+    /// Reset for want of descriptors.
+    pub shed: u64,
+    /// The guest was shown the gateway, not the client.
+    pub hidden: u64,
+    /// Bytes of connections that have ended: to servers, to clients.
+    pub bytes: [u64; 2],
+    /// Ended by a reset.
+    pub resets: u64,
+}
+
+/// One live connection, for listings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// Its name.
+    pub id: FlowId,
+    /// Its port.
+    pub port: PortId,
+    /// Who connected; `None` where nobody asked.
+    pub client: Option<SocketAddr>,
+    /// The backend.
+    pub backend: SocketAddr,
+    /// Bytes delivered, to the server and to the client.
+    pub bytes: [u64; 2],
+    /// Gears, likewise.
+    pub gears: [Gear; 2],
+    /// Connected to the backend.
+    pub open: bool,
+}
+
+pub(super) struct Listener {
+    fd: OwnedFd,
+    port: PortId,
+    service: Box<dyn Service>,
+    op: Option<OpId>,
+    closing: bool,
+}
+
+/// One connection as the driver sees it.
+pub(super) struct Link {
+    pub(super) pair: Pair,
+    pub(super) port: PortId,
+    pub(super) client: OwnedFd,
+    pub(super) server: Option<OwnedFd>,
+    pub(super) peer: Option<SocketAddr>,
+    attempts: Attempts,
+    attempt: usize,
+    ahead: Option<Vec<u8>>,
+    /// Operations in flight.
+    pub(super) ops: u32,
+    /// The receive of each direction, and the wait of its chain.
+    pub(super) receiving: [Option<OpId>; 2],
+    pub(super) waiting: [Option<OpId>; 2],
+    pub(super) open: bool,
+    pub(super) closing: bool,
+    /// In the list of those that tick.
+    pub(super) ticking: bool,
+}
+
+/// All relayed TCP connections. `T` is the ring's tag.
+pub struct TcpRelays<T: Copy> {
+    pub(super) tag: fn(TcpTag) -> T,
+    listeners: Slab<Listener>,
+    counters: Vec<(PortId, PortCounters)>,
+    pub(super) links: Table<Link>,
+    pub(super) pipes: Pipes,
+    pub(super) lent: Slab<Pipe>,
+    pub(super) actions: Actions,
+    /// Destinations without room, and when to try again; in order of time.
+    pub(super) resting: VecDeque<(Time, FlowId, Way)>,
+    /// Receives that ended for want of buffers.
+    pub(super) starved: Vec<(FlowId, Way)>,
+    /// Clients that wait for a socket.
+    waiting: VecDeque<FlowId>,
+    /// Listeners that could not accept, and when to arm them again.
+    shedding: VecDeque<(Time, u32)>,
+    pub(super) ticking: Vec<FlowId>,
+    pub(super) tick_at: Option<Time>,
+    /// Gear of the next first promotion: what served the last one.
+    pub(super) splice: Gear,
+    reserve: Option<File>,
+    most: usize,
+}
+
+fn reserve() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+impl<T: Copy> TcpRelays<T> {
+    /// No listener yet; at most `most` connections.
+    pub fn new(most: usize, tag: fn(TcpTag) -> T) -> Self {
+        Self {
+            tag,
+            listeners: Slab::new(),
+            counters: Vec::new(),
+            links: Table::new(Kind::Relay),
+            pipes: Pipes::new(MAX_PIPES, PIPE_BYTES),
+            lent: Slab::new(),
+            actions: Actions::new(),
+            resting: VecDeque::new(),
+            starved: Vec::new(),
+            waiting: VecDeque::new(),
+            shedding: VecDeque::new(),
+            ticking: Vec::new(),
+            tick_at: None,
+            splice: Gear::SpliceCall,
+            reserve: reserve(),
+            most,
+        }
+    }
+
+    /// Serves a listening socket of `port`.
+    ///
+    /// # Errors
+    /// It cannot be made non-blocking.
+    pub fn add(
+        &mut self,
+        ring: &mut Ring<T>,
+        fd: OwnedFd,
+        port: PortId,
+        service: Box<dyn Service>,
+    ) -> io::Result<()> {
+        let socket = SockRef::from(&fd);
+        socket.set_nonblocking(true)?;
+        // Inherited by what is accepted. Without them a relay still works.
+        let _ = socket.set_tcp_nodelay(true);
+        let _ = socket.set_keepalive(true);
+        let number = self.listeners.insert(Listener { fd, port, service, op: None, closing: false }) as u32;
+        if !self.counters.iter().any(|(id, _)| *id == port) {
+            self.counters.push((port, PortCounters::default()));
+        }
+        self.arm(ring, number);
+        Ok(())
+    }
+
+    /// Closes the listeners of `port` and, if `connections`, resets its connections.
+    pub fn remove(&mut self, ring: &mut Ring<T>, now: Time, port: PortId, connections: bool) {
+        let ours: Vec<_> = self.listeners.iter().filter(|(_, l)| l.port == port).map(|(n, _)| n).collect();
+        for number in ours {
+            self.listeners[number].closing = true;
+            match self.listeners[number].op {
+                Some(op) => ring.cancel(op),
+                None => drop(self.listeners.remove(number)),
+            }
+        }
+        if connections {
+            let ours: Vec<_> = self.links.iter().filter(|(_, l)| l.port == port).map(|(id, _)| id).collect();
+            for id in ours {
+                if let Some(link) = self.links.get_mut(id) {
+                    link.pair.abort(&mut self.actions);
+                    self.perform(ring, now, id);
+                }
+            }
+        }
+    }
+
+    /// What a port counted, ended connections included.
+    pub fn counters(&self, port: PortId) -> PortCounters {
+        self.counters.iter().find(|(id, _)| *id == port).map(|(_, c)| *c).unwrap_or_default()
+    }
+
+    /// What the pool of pipes counted.
+    pub const fn pipe_counters(&self) -> PipeCounters {
+        self.pipes.counters()
+    }
+
+    /// All live connections.
+    pub fn list(&self) -> impl Iterator<Item = Listing> {
+        self.links.iter().map(|(id, link)| Listing {
+            id,
+            port: link.port,
+            client: link.peer,
+            backend: link.attempts[link.attempt.min(link.attempts.len() - 1)].to,
+            bytes: Way::BOTH.map(|way| link.pair.pump(way).moved()),
+            gears: Way::BOTH.map(|way| link.pair.pump(way).gear()),
+            open: link.open,
+        })
+    }
+
+    pub(super) fn count(&mut self, port: PortId, count: impl FnOnce(&mut PortCounters)) {
+        if let Some((_, counters)) = self.counters.iter_mut().find(|(id, _)| *id == port) {
+            count(counters);
+        }
+    }
+
+    fn arm(&mut self, ring: &mut Ring<T>, number: u32) {
+        if let Some(listener) = self.listeners.get_mut(number as usize)
+            && listener.op.is_none()
+            && !listener.closing
+        {
+            listener.op = Some(ring.accept(listener.fd.as_fd(), (self.tag)(TcpTag::Accept(number))));
+        }
+    }
+
+    /// A completion of ours.
+    pub fn handle<B: Backends>(
+        &mut self,
+        ring: &mut Ring<T>,
+        backends: &mut B,
+        now: Time,
+        tag: TcpTag,
+        c: Completion<T>,
+    ) {
+        match tag {
+            TcpTag::Accept(number) => self.on_accepted(ring, backends, now, number, c),
+            TcpTag::Connect(id) => self.on_connected(ring, backends, now, id, c.result),
+            _ => self.on_moved(ring, now, tag, c),
+        }
+    }
+
+    fn on_accepted<B: Backends>(
+        &mut self,
+        ring: &mut Ring<T>,
+        backends: &mut B,
+        now: Time,
+        number: u32,
+        c: Completion<T>,
+    ) {
+        let Some(listener) = self.listeners.get_mut(number as usize) else { return };
+        if !c.more {
+            listener.op = None;
+            if listener.closing {
+                self.listeners.remove(number as usize);
+                return;
+            }
+            match c.result {
+                // The client gave up before it was accepted, or the queue ran full of completions.
+                Ok(_) | Err(Errno::ECONNABORTED | Errno::EINTR | Errno::EAGAIN) => self.arm(ring, number),
+                Err(_) => self.shed(ring, now, number),
+            }
+        }
+        if let (Ok(_), Data::Fd(fd)) = (c.result, c.data) {
+            self.admit(ring, backends, now, number, fd);
+        }
+    }
+
+    /// Out of descriptors or memory: resets the newest clients, and tries again in a moment.
+    fn shed(&mut self, ring: &mut Ring<T>, now: Time, number: u32) {
+        let Some(listener) = self.listeners.get(number as usize) else { return };
+        let (port, mut shed) = (listener.port, 0);
+        self.reserve = None;
+        let mut empty = false;
+        for _ in 0..SHED {
+            match SockRef::from(&listener.fd).accept() {
+                Ok((client, _)) => {
+                    let _ = client.set_linger(Some(Duration::ZERO));
+                    shed += 1;
+                }
+                Err(e) => {
+                    empty = e.kind() == io::ErrorKind::WouldBlock;
+                    break;
+                }
+            }
+        }
+        self.reserve = reserve();
+        self.count(port, |c| c.shed += shed);
+        if empty && self.reserve.is_some() && shed > 0 {
+            self.arm(ring, number);
+        } else {
+            self.shedding.push_back((now + REST, number));
+        }
+    }
+
+    fn admit<B: Backends>(
+        &mut self,
+        ring: &mut Ring<T>,
+        backends: &mut B,
+        now: Time,
+        number: u32,
+        client: OwnedFd,
+    ) {
+        let listener = &self.listeners[number as usize];
+        let port = listener.port;
+        if self.links.len() >= self.most {
+            let _ = SockRef::from(&client).set_linger(Some(Duration::ZERO));
+            self.count(port, |c| c.shed += 1);
+            return;
+        }
+        let address = |a: io::Result<SockAddr>| a.ok().and_then(|a| a.as_socket());
+        let mut peer = None;
+        let mut ahead = None;
+        if listener.service.wants_client() {
+            peer = address(SockRef::from(&client).peer_addr());
+            // It was reset before we looked.
+            let Some(peer) = peer else { return };
+            ahead = address(SockRef::from(&client).local_addr())
+                .and_then(|local| listener.service.ahead(peer, local));
+        }
+        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+        let attempts = listener.service.attempts(peer.unwrap_or(unknown));
+        if attempts.is_empty() {
+            return;
+        }
+        let pair = Pair::new(listener.service.choice(), self.splice);
+        let id = self.links.insert(Link {
+            pair,
+            port,
+            client,
+            server: None,
+            peer,
+            attempts,
+            attempt: 0,
+            ahead,
+            ops: 0,
+            receiving: [None; 2],
+            waiting: [None; 2],
+            open: false,
+            closing: false,
+            ticking: false,
+        });
+        self.count(port, |c| c.accepted += 1);
+        self.dial(ring, backends, now, id);
+    }
+
+    /// Sockets may be had again: clients that wait for one try once more.
+    pub fn sockets_arrived<B: Backends>(&mut self, ring: &mut Ring<T>, backends: &mut B, now: Time) {
+        for id in std::mem::take(&mut self.waiting) {
+            self.dial(ring, backends, now, id);
+        }
+    }
+
+    fn dial<B: Backends>(&mut self, ring: &mut Ring<T>, backends: &mut B, now: Time, id: FlowId) {
+        loop {
+            let Some(link) = self.links.get_mut(id).filter(|l| !l.closing) else { return };
+            let Some(&Attempt { kind, to, from, client_shown }) = link.attempts.get(link.attempt) else {
+                let port = link.port;
+                link.pair.abort(&mut self.actions);
+                self.count(port, |c| c.refused += 1);
+                self.perform(ring, now, id);
+                return;
+            };
+            let server = match backends.take(kind) {
+                Take::Now(fd) => fd,
+                Take::Later => return self.waiting.push_back(id),
+                Take::Refused(_) => {
+                    link.attempt += 1;
+                    continue;
+                }
+            };
+            let link = self.links.get_mut(id).expect("looked up above");
+            if let Some(from) = from
+                && SockRef::from(&server).bind(&SockAddr::from(from)).is_err()
+            {
+                // The address is taken, or not to be had: the next try shows another.
+                link.attempt += 1;
+                continue;
+            }
+            let port = link.port;
+            link.ops += 1;
+            ring.connect(server.as_fd(), to, (self.tag)(TcpTag::Connect(id)));
+            link.server = Some(server);
+            if from.is_some() && !client_shown {
+                self.count(port, |c| c.hidden += 1);
+            }
+            return;
+        }
+    }
+
+    fn on_connected<B: Backends>(
+        &mut self,
+        ring: &mut Ring<T>,
+        backends: &mut B,
+        now: Time,
+        id: FlowId,
+        result: Result<u32, Errno>,
+    ) {
+        let Some(link) = self.links.get_mut(id) else { return };
+        link.ops -= 1;
+        if link.closing {
+            return self.bury(ring, now, id);
+        }
+        // A soft error is reported as success (see plane::streams): the socket itself knows.
+        let connected =
+            result.is_ok() && link.server.as_ref().is_some_and(|fd| SockRef::from(fd).peer_addr().is_ok());
+        if !connected {
+            link.server = None;
+            link.attempt += 1;
+            return self.dial(ring, backends, now, id);
+        }
+        link.open = true;
+        let port = link.port;
+        if let Some(bytes) = link.ahead.take() {
+            let arena = ring.arena_mut();
+            match arena.alloc(crate::buf::Class::Small) {
+                Some(buf) => {
+                    let span = crate::buf::Span::new(buf, 0, bytes.len() as u32);
+                    arena.bytes_mut(span).copy_from_slice(&bytes);
+                    link.pair.ahead(now, span, &mut self.actions);
+                }
+                // A stream without its header would tell lies.
+                None => link.pair.abort(&mut self.actions),
+            }
+        }
+        link.pair.start(now, &mut self.actions);
+        self.count(port, |c| c.connected += 1);
+        self.perform(ring, now, id);
+    }
+
+    /// Arms listeners that have rested.
+    pub(super) fn rearm(&mut self, ring: &mut Ring<T>, now: Time) {
+        while let Some(&(at, number)) = self.shedding.front()
+            && at <= now
+        {
+            self.shedding.pop_front();
+            self.arm(ring, number);
+        }
+    }
+
+    /// When [`TcpRelays::handle_timeout`] is wanted.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let shedding = self.shedding.front().map(|(at, _)| *at);
+        let resting = self.resting.front().map(|(at, ..)| *at);
+        shedding.into_iter().chain(resting).chain(self.tick_at).min()
+    }
+}

@@ -1,0 +1,262 @@
+//! `ringtap relay` from end to end, in every gear: bytes, ends, back-pressure, the limit of descriptors.
+
+mod common;
+
+use common::World;
+use ringtap::lab::serve::{fill_pattern, judge, send_pattern};
+use ringtap::lab::{Running, Server};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::process::Stdio;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+const GEARS: [&str; 4] = ["auto", "copy", "splice-sqe", "splice-call"];
+const LONG: Duration = Duration::from_secs(20);
+const BACKEND: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 7000);
+
+struct Relay {
+    running: Running,
+    at: SocketAddr,
+}
+
+/// A relay to [`BACKEND`] in the lab's host; `limit` caps its descriptors.
+fn relay(world: &World, gear: &str, limit: Option<u32>) -> Relay {
+    let mut command = world.lab.host().command_as_user("sh").unwrap();
+    let limit = limit.map_or(String::new(), |n| format!("ulimit -n {n}; "));
+    let program = world.lab.bin("ringtap");
+    command.arg("-c").arg(format!(
+        "{limit}exec {} relay --gear {gear} 127.0.0.1:0 127.0.0.1:{}",
+        program.display(),
+        BACKEND.1
+    ));
+    let mut running = world.lab.host().spawn(command.stdout(Stdio::piped())).unwrap();
+    let mut line = String::new();
+    BufReader::new(running.child().stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let at = line.trim().strip_suffix("/tcp").unwrap().parse().unwrap();
+    Relay { running, at }
+}
+
+fn connect(world: &World, relay: &Relay) -> TcpStream {
+    let stream = world.lab.host().tcp_connect(relay.at).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    stream.set_write_timeout(Some(LONG)).unwrap();
+    stream
+}
+
+#[test]
+fn bulk_both_ways_at_once_byte_for_byte_and_half_closed() {
+    const BYTES: u64 = 48 << 20;
+    let world = World::new();
+    let _echo = Server::tcp_echo(world.lab.host().tcp_listener(BACKEND).unwrap()).unwrap();
+    for gear in GEARS {
+        let relay = relay(&world, gear, None);
+        let mut stream = connect(&world, &relay);
+        let mut to = stream.try_clone().unwrap();
+        let sender = std::thread::spawn(move || {
+            send_pattern(&mut to, BYTES).unwrap();
+            to.shutdown(Shutdown::Write).unwrap();
+        });
+        assert_eq!(judge(&mut stream).unwrap(), format!("{BYTES} bytes sound\n"), "{gear}");
+        sender.join().unwrap();
+    }
+}
+
+#[test]
+fn messages_go_to_and_fro_with_bulk_between() {
+    let world = World::new();
+    let _echo = Server::tcp_echo(world.lab.host().tcp_listener(BACKEND).unwrap()).unwrap();
+    for gear in GEARS {
+        let relay = relay(&world, gear, None);
+        let mut stream = connect(&world, &relay);
+        let mut offset = 0;
+        for size in [1, 5000, 1 << 20, 3, 70_000, 4 << 20, 1, 1] {
+            let mut bytes = vec![0; size];
+            fill_pattern(offset, &mut bytes);
+            offset += size as u64;
+            let mut to = stream.try_clone().unwrap();
+            let mut back = vec![0; size];
+            std::thread::scope(|scope| {
+                scope.spawn(|| to.write_all(&bytes).unwrap());
+                stream.read_exact(&mut back).unwrap();
+            });
+            assert!(back == bytes, "{gear}: {size}");
+            if size > 1 << 20 {
+                // Long enough for a chain that waits to be given up.
+                std::thread::sleep(Duration::from_millis(700));
+            }
+        }
+    }
+}
+
+/// The error that a read ends with; `None` for a plain end.
+fn end_of(stream: &mut TcpStream) -> Option<ErrorKind> {
+    let mut bytes = vec![0; 1 << 16];
+    loop {
+        match stream.read(&mut bytes) {
+            Ok(0) => return None,
+            Ok(_) => {}
+            Err(e) => return Some(e.kind()),
+        }
+    }
+}
+
+fn reset(stream: TcpStream) {
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+#[test]
+fn ends_arrive_as_what_they_are_within_a_second() {
+    let world = World::new();
+    for gear in GEARS {
+        let (tell, told) = mpsc::channel();
+        let listener = world.lab.host().tcp_listener(BACKEND).unwrap();
+        let server = Server::tcp(listener, move |stream, _| {
+            tell.send(stream).unwrap();
+            Ok(())
+        })
+        .unwrap();
+        let relay = relay(&world, gear, None);
+        for client_ends in [true, false] {
+            for by_reset in [true, false] {
+                let client = connect(&world, &relay);
+                let backend = told.recv_timeout(LONG).unwrap();
+                backend.set_read_timeout(Some(LONG)).unwrap();
+                let (mut ends, mut sees) = if client_ends { (client, backend) } else { (backend, client) };
+                send_pattern(&mut ends, 100_000).unwrap();
+                let mut some = vec![0; 100_000];
+                sees.read_exact(&mut some).unwrap();
+                let start = Instant::now();
+                if by_reset {
+                    reset(ends);
+                } else {
+                    drop(ends);
+                }
+                let expected = by_reset.then_some(ErrorKind::ConnectionReset);
+                assert_eq!(end_of(&mut sees), expected, "{gear}, client ends: {client_ends}");
+                assert!(start.elapsed() < Duration::from_secs(1), "{gear}: {:?}", start.elapsed());
+            }
+        }
+        // A side that ended in peace and is reset later: nothing in flight would tell.
+        let client = connect(&world, &relay);
+        let mut backend = told.recv_timeout(LONG).unwrap();
+        backend.set_read_timeout(Some(LONG)).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(end_of(&mut backend), None);
+        reset(client);
+        let start = Instant::now();
+        let broken = loop {
+            if backend.write_all(b"x").is_err() {
+                break start.elapsed();
+            }
+            assert!(start.elapsed() < LONG, "{gear}: the reset never arrives");
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        assert!(broken < Duration::from_secs(1), "{gear}: {broken:?}");
+        drop(server);
+    }
+}
+
+#[test]
+fn a_backend_that_refuses_resets_the_client_at_once() {
+    let world = World::new();
+    let relay = relay(&world, "auto", None);
+    let start = Instant::now();
+    assert_eq!(end_of(&mut connect(&world, &relay)), Some(ErrorKind::ConnectionReset));
+    assert!(start.elapsed() < Duration::from_secs(1));
+}
+
+#[test]
+fn a_reader_that_stops_stops_the_writer_and_nothing_is_lost() {
+    let world = World::new();
+    for gear in GEARS {
+        let (tell, told) = mpsc::channel();
+        let listener = world.lab.host().tcp_listener(BACKEND).unwrap();
+        let server = Server::tcp(listener, move |stream, _| {
+            tell.send(stream).unwrap();
+            Ok(())
+        })
+        .unwrap();
+        let relay = relay(&world, gear, None);
+        let client = connect(&world, &relay);
+        let mut backend = told.recv_timeout(LONG).unwrap();
+        // The side without room has ended its own direction: a poll does not wait for it.
+        backend.shutdown(Shutdown::Write).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let (mut sent, mut still) = (0u64, 0);
+        let mut bytes = vec![0; 1 << 16];
+        while still < 30 {
+            fill_pattern(sent, &mut bytes);
+            match (&client).write(&bytes) {
+                Ok(n) => (sent, still) = (sent + n as u64, 0),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    still += 1;
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(e) => panic!("{gear}: {e}"),
+            }
+            assert!(sent < 64 << 20, "{gear}: there is no back-pressure");
+        }
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(judge(&mut backend).unwrap(), format!("{sent} bytes sound\n"), "{gear}");
+        drop(server);
+    }
+}
+
+#[test]
+fn beyond_the_limit_of_descriptors_clients_are_reset_and_it_recovers() {
+    let world = World::new();
+    let _echo = Server::tcp_echo(world.lab.host().tcp_listener(BACKEND).unwrap()).unwrap();
+    let mut relay = relay(&world, "auto", Some(256));
+    let works =
+        |stream: &mut TcpStream| stream.write_all(b"x").and_then(|()| stream.read_exact(&mut [0])).is_ok();
+    let mut clients: Vec<_> = (0..300).map(|_| connect(&world, &relay)).collect();
+    let good = clients.iter_mut().filter_map(|c| works(c).then_some(())).count();
+    assert!((60..200).contains(&good), "{good}");
+    drop(clients);
+    let end = Instant::now() + LONG;
+    while !works(&mut connect(&world, &relay)) {
+        assert!(Instant::now() < end, "it does not recover");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(relay.running.child().try_wait().unwrap().is_none());
+}
+
+#[test]
+fn five_thousand_connections_at_once() {
+    const EACH: usize = 20_000;
+    let world = World::new();
+    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
+    let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, limit.1, limit.1);
+    // Ours, the server's (this process, too), and two of the relay's.
+    let count = usize::try_from(limit.1 / 3).unwrap().min(5000);
+    let listener = world.lab.host().tcp_listener(BACKEND).unwrap();
+    let server = std::thread::spawn(move || -> Vec<TcpStream> {
+        (0..count).map(|_| listener.accept().unwrap().0).collect()
+    });
+    let relay = relay(&world, "auto", None);
+    let clients: Vec<_> = (0..count).map(|_| connect(&world, &relay)).collect();
+    let servers = server.join().unwrap();
+    let mut bytes = vec![0; EACH];
+    fill_pattern(0, &mut bytes);
+    for (n, mut client) in clients.iter().enumerate() {
+        client.write_all(&(n as u32).to_le_bytes()).unwrap();
+        client.write_all(&bytes).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+    }
+    let mut seen = vec![false; count];
+    for mut stream in servers {
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        let number = u32::from_le_bytes(all[..4].try_into().unwrap()) as usize;
+        assert!(all[4..] == bytes[..] && !std::mem::replace(&mut seen[number], true));
+        stream.write_all(&all).unwrap();
+    }
+    for (n, mut client) in clients.into_iter().enumerate() {
+        let mut all = Vec::new();
+        client.read_to_end(&mut all).unwrap();
+        assert!(all[..4] == (n as u32).to_le_bytes() && all[4..] == bytes[..]);
+    }
+    assert!(seen.iter().all(|s| *s));
+}
