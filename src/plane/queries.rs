@@ -35,7 +35,7 @@ fn record(f: &FlowInfo, now: Time, port: Option<PortId>) -> FlowRecord {
     FlowRecord {
         id: format!("{:?}", f.id).to_lowercase(),
         protocol: match f.id.kind() {
-            Kind::Tcp => Protocol::Tcp,
+            Kind::Tcp | Kind::Relay => Protocol::Tcp,
             Kind::Udp | Kind::Inbound => Protocol::Udp,
             Kind::Ping => Protocol::Icmp,
             Kind::Dns => Protocol::Dns,

@@ -75,7 +75,7 @@ pub fn attempts(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{PortId, Via};
+    use crate::config::PortId;
 
     fn published() -> Published {
         Published {
@@ -84,7 +84,6 @@ mod tests {
             guest_ip: None,
             guest_port: 80,
             count: 1,
-            via: Via::Relay,
             source_ip: SourceIp::Preserve,
             proxy_protocol: None,
         }
