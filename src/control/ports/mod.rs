@@ -18,8 +18,9 @@ use crate::config::port_spec::HostPorts;
 use crate::config::{PortId, PortOptions, PortSpec, Published, RootlessKitSpec};
 use crate::msg::{Channel, MAX_FDS, MsgError, ToPlane};
 use nix::libc;
+use socket2::SockRef;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Shutdown};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -163,6 +164,19 @@ impl Entry {
             first = first.saturating_add(MAX_FDS as u16);
         }
         Ok(())
+    }
+}
+
+impl Drop for Entry {
+    /// Stops listening at once, whoever else holds the sockets: the plane closes its copies when it gets to it, and a ring
+    /// that was killed lets go of them only some time after its process is gone.
+    fn drop(&mut self) {
+        if !self.published.udp {
+            for socket in &self.sockets {
+                // A listener has no other use; there is nothing to do about a failure.
+                let _ = SockRef::from(socket).shutdown(Shutdown::Both);
+            }
+        }
     }
 }
 
