@@ -46,18 +46,7 @@ pub struct HostSocket {
 impl HostSocket {
     /// A socket for `open`, non-blocking and bound as asked.
     pub fn open(flow: FlowId, open: &Open) -> Self {
-        let fd = make(open).map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw));
-        Self {
-            flow,
-            fd,
-            port: None,
-            stood: false,
-            receiving: None,
-            want_receive: false,
-            shutdown_after_send: false,
-            sending: false,
-            dont_fragment: false,
-        }
+        Self::new(flow, make(open).map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw)), None)
     }
 
     /// A socket that stands already: that of a client of a published port. Receiving starts when the stack says so.
@@ -66,10 +55,15 @@ impl HostSocket {
         // As for those made here; a client's connection works without them, too.
         let _ = socket.set_tcp_nodelay(true);
         let _ = socket.set_out_of_band_inline(true);
+        Self::new(flow, Ok(fd), Some(port))
+    }
+
+    /// Nothing armed, nothing in flight.
+    fn new(flow: FlowId, fd: Result<OwnedFd, Errno>, port: Option<PortId>) -> Self {
         Self {
             flow,
-            fd: Ok(fd),
-            port: Some(port),
+            fd,
+            port,
             stood: false,
             receiving: None,
             want_receive: false,

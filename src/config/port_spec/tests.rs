@@ -1,3 +1,5 @@
+//! Specifications of ports: what each form means, what is refused and how, and that text and value are inverse.
+
 use super::*;
 use proptest::prelude::*;
 

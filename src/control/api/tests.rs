@@ -1,3 +1,5 @@
+//! The API without a socket: each route's answer, errors, and a plane that is slow, gone or replaced.
+
 use super::*;
 use crate::flow::PlaneCounters;
 use crate::msg::{FlowPage, PortPage};

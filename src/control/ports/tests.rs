@@ -1,3 +1,5 @@
+//! Ports that are bound or not bound: ranges, picked ports, conflicts, removal, and what the plane is told.
+
 use super::*;
 use crate::config::{PortOptions, SourceIp};
 

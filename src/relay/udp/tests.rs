@@ -1,3 +1,5 @@
+//! The UDP relay against a model of its driver: mappings, time, bounds, order, and that every buffer is released once.
+
 use super::*;
 use crate::buf::Class;
 use proptest::prelude::*;

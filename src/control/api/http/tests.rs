@@ -1,3 +1,5 @@
+//! The request parser: whole, split, chunked, too long and malformed requests; no bytes make it panic.
+
 use super::*;
 use proptest::prelude::*;
 
