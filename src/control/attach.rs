@@ -1,13 +1,15 @@
 //! `ringtap attach`: a network for a namespace that exists.
 //!
-//! A short-lived process goes inside, makes and configures the tap, hands it over and ends; nothing of ours stays in
-//! the namespace. Control then serves until it is told to end (SIGTERM, SIGINT, SIGHUP, SIGQUIT), until the process that
-//! the namespace was named by ends, or until anything happens on `--exit-fd`. All of these are success.
+//! A process goes inside, makes and configures the tap, hands it over, and stays there as the socket factory of published
+//! ports ([`crate::netns::factory`]); it holds two channels and ends with control. Control then serves until it is told to
+//! end (SIGTERM, SIGINT, SIGHUP, SIGQUIT), until the process that the namespace was named by ends, or until anything
+//! happens on `--exit-fd`. All of these are success.
 
 use super::api::Api;
+use super::inside::{Inside, Tap};
 use super::plane::{News, Plane};
 use super::ready::Ready;
-use super::serve::{Event, Sources};
+use super::serve::{Event, Inbox, Sources};
 use super::signals::{self, Signals};
 use super::state::StateDir;
 use super::{Common, ControlError, PlaneMain, host_v6, notify, resolvers, runtime};
@@ -17,7 +19,7 @@ use crate::netns::{NetnsError, process};
 use nix::sched::CloneFlags;
 use nix::sys::wait::waitpid;
 use rustix::process::{PidfdFlags, pidfd_open};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 /// What names the namespace.
@@ -59,10 +61,10 @@ pub fn attach(mut attach: Attach, plane_main: PlaneMain) -> Result<u8, ControlEr
     let mut state = StateDir::create(None)?;
     let mut plane = Plane::spawn(plane_main, true)?;
     state.write("plane_pid", &plane.pid().to_string())?;
-    let tap = fetch_tap(&attach, &target)?;
+    let (inside, tap) = enter(&attach, &target)?;
     drop(target);
     let v6 = host_v6::usable();
-    plane.start(&attach.common, attach.common.resolvers(resolvers::read()), v6, tap)?;
+    plane.start(&attach.common, attach.common.resolvers(resolvers::read()), v6, tap.fd)?;
     let child_pid = match attach.namespace {
         Namespace::Pid(pid) => pid,
         Namespace::Path(_) => 0,
@@ -71,7 +73,7 @@ pub fn attach(mut attach: Attach, plane_main: PlaneMain) -> Result<u8, ControlEr
     let runtime = runtime::start()?;
     runtime.block_on(async {
         api.open(&mut state)?;
-        serve(&mut attach, &mut plane, &mut state, &mut api, process, v6).await
+        serve(&mut attach, &mut plane, &mut state, &mut api, inside, process, v6).await
     })?;
     Ok(0)
 }
@@ -88,29 +90,22 @@ fn open_process(pid: i32) -> Result<OwnedFd, NetnsError> {
 }
 
 /// Sends a process inside and takes what it brings.
-fn fetch_tap(attach: &Attach, target: &Target) -> Result<OwnedFd, ControlError> {
+fn enter(attach: &Attach, target: &Target) -> Result<(Inside, Tap), ControlError> {
     let (ours, theirs) = Channel::pair()?;
     let process = process::spawn(CloneFlags::empty(), || {
-        // Without this the read below would never see the end of a process that dies early.
-        process::close_copies(&[ours.as_fd()]);
         join::main(&theirs, target, &attach.common.network, attach.configure)
     })
     .map_err(NetnsError::from)?;
     drop(theirs);
-    let tap = loop {
-        match ours.recv::<FromChild>() {
-            Ok((FromChild::Tap, fds)) => {
-                break fds.into_iter().next().ok_or(ControlError::Message(MsgError::FdsLost));
-            }
-            Ok((FromChild::Warning(text), _)) => tracing::warn!("{text}"),
-            Ok((FromChild::Failed(text), _)) => break Err(ControlError::Child(text)),
-            Ok(_) => {}
-            Err(MsgError::Closed) => break Err(ControlError::ChildGone),
-            Err(e) => break Err(e.into()),
+    match Tap::wait(&ours) {
+        Ok(tap) => Ok((Inside::new(process, ours, tap.netns_cookie), tap)),
+        Err(e) => {
+            // It ends by itself when it has said why, or at the end of its channel.
+            drop(ours);
+            let _ = waitpid(process.pid, None);
+            Err(e)
         }
-    };
-    let _ = waitpid(process.pid, None);
-    tap
+    }
 }
 
 async fn serve(
@@ -118,9 +113,12 @@ async fn serve(
     plane: &mut Plane,
     state: &mut StateDir,
     api: &mut Api,
+    inside: Inside,
     process: Option<OwnedFd>,
     v6: bool,
 ) -> Result<(), ControlError> {
+    let mut inbox = Inbox::new(inside.channel()).map_err(ControlError::system("epoll"))?;
+    let mut inside = Some(inside);
     let mut sources = Sources::new(plane, v6)?;
     let mut signals = Signals::new().map_err(ControlError::system("signalfd"))?;
     let watch = |fd: Option<OwnedFd>| fd.map(Ready::new).transpose();
@@ -148,6 +146,14 @@ async fn serve(
                 tracing::info!("ending: --exit-fd");
                 return Ok(());
             }
+            message = hear(&mut inbox, inside.as_ref()) => match message {
+                Ok(FromChild::Warning(text)) => tracing::warn!("{text}"),
+                Ok(_) => {}
+                Err(_) => {
+                    tracing::warn!("the process inside was killed: ports can no longer be published; attach again");
+                    inside = None;
+                }
+            },
             event = sources.next(plane) => match event {
                 Event::Plane(message) => {
                     let Some(message) = api.hear(message, plane.channel()) else { continue };
@@ -172,6 +178,14 @@ async fn serve(
             },
             call = api.next() => api.handle(call, plane.channel()),
         }
+    }
+}
+
+/// The next message of the process inside; waits for ever once it is gone.
+async fn hear(inbox: &mut Inbox, inside: Option<&Inside>) -> Result<FromChild, MsgError> {
+    match inside {
+        Some(inside) => inbox.next(inside.channel()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,8 +1,7 @@
 //! The process one starts: life cycle of plane and child, state directory, resolv.conf watch.
 //!
 //! Theory of operation. [`run::run`] and [`attach::attach`] first do everything that wants a single thread: open files,
-//! block signals, fork the plane, fork the child (or the short-lived process that makes a tap in a namespace that
-//! exists), exchange the first messages. Only then is the tokio-uring runtime started, which waits for messages
+//! block signals, fork the plane, fork the child (or the process that makes a tap in a namespace that exists), exchange the first messages. Only then is the tokio-uring runtime started, which waits for messages
 //! ([`plane::Plane`], the child's channel), signals ([`signals`]), changes of the host's resolvers ([`resolvers`]) and of
 //! its IPv6 route ([`host_v6`]), and serves the API ([`api`]). It binds what is published ([`ports`]), holds descriptors
 //! and never looks into a frame. When it ends, whichever way, the others end: their channels close, and the kernel kills
@@ -15,6 +14,7 @@ pub mod api;
 pub mod attach;
 pub mod etc;
 pub mod host_v6;
+pub mod inside;
 pub mod notify;
 pub mod plane;
 pub mod ports;

@@ -6,6 +6,7 @@
 //! the child have said that they are ready; by then the ports given at start are bound and the API answers.
 
 use super::api::Api;
+use super::inside::Tap;
 use super::plane::{News, Plane};
 use super::serve::{Event, Inbox, Sources};
 use super::signals::{self, Signals};
@@ -24,7 +25,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use std::ffi::OsString;
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 /// What every `run` makes.
@@ -93,19 +94,8 @@ impl Child {
     }
 
     /// Waits for the tap.
-    fn tap(&self) -> Result<OwnedFd, ControlError> {
-        loop {
-            match self.channel()?.recv::<FromChild>() {
-                Ok((FromChild::Tap, fds)) => {
-                    return fds.into_iter().next().ok_or(ControlError::Message(MsgError::FdsLost));
-                }
-                Ok((FromChild::Warning(text), _)) => tracing::warn!("{text}"),
-                Ok((FromChild::Failed(text), _)) => return Err(ControlError::Child(text)),
-                Ok(_) => {}
-                Err(MsgError::Closed) => return Err(ControlError::ChildGone),
-                Err(e) => return Err(e.into()),
-            }
-        }
+    fn tap(&self) -> Result<Tap, ControlError> {
+        Tap::wait(self.channel()?)
     }
 }
 
@@ -177,7 +167,7 @@ impl Session {
         let mapping = plan.start(child.process.pid);
         let host_v6 = host_v6::usable();
         let tap = child.tap()?;
-        plane.start(&run.common, run.common.resolvers(host), host_v6, tap)?;
+        plane.start(&run.common, run.common.resolvers(host), host_v6, tap.fd)?;
         for warning in mapping.finish().map_err(NetnsError::from)? {
             tracing::warn!("{warning}");
         }
@@ -259,7 +249,7 @@ impl Session {
                 self.go_when_ready()?;
             }
             Ok(FromChild::Stopped(signal)) => signals::stop_like(signal),
-            Ok(FromChild::Tap | FromChild::Steered { .. } | FromChild::Continued) => {}
+            Ok(FromChild::Tap { .. } | FromChild::Steered { .. } | FromChild::Continued) => {}
             Ok(FromChild::Warning(text)) => tracing::warn!("{text}"),
             Ok(FromChild::Failed(text)) => return Err(ControlError::Child(text)),
             Ok(FromChild::Exited(status)) => return Ok(Some(status)),

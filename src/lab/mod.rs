@@ -30,7 +30,7 @@ pub mod links;
 pub mod serve;
 
 pub use contender::Contender;
-pub use guest::Guest;
+pub use guest::{Guest, descendants};
 pub use impaired::ImpairedLink;
 pub use links::{Links, Via};
 pub use serve::Server;
@@ -380,6 +380,11 @@ impl<'a> Place<'a> {
     /// An unconnected TCP socket of this place, of the family of `address`.
     pub fn tcp_socket(&self, address: impl Into<SocketAddr>) -> Result<Socket, LabError> {
         self.socket(address.into(), libc::SOCK_STREAM, 0)
+    }
+
+    /// An unbound UDP socket of this place, of the family of `address`.
+    pub fn unbound_udp_socket(&self, address: impl Into<SocketAddr>) -> Result<Socket, LabError> {
+        self.socket(address.into(), libc::SOCK_DGRAM, 0)
     }
 
     fn socket(&self, address: SocketAddr, kind: i32, protocol: i32) -> Result<Socket, LabError> {

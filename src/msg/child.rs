@@ -42,7 +42,10 @@ pub enum Steering {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromChild {
     /// The tap exists and is configured; its descriptor is beside the message.
-    Tap,
+    Tap {
+        /// `SO_NETNS_COOKIE` of the namespace, read before COMMAND could interfere.
+        netns_cookie: u64,
+    },
     /// The answer to [`ToChild::Steer`].
     Steered {
         /// For IPv4 clients.

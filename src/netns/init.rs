@@ -10,13 +10,17 @@
 //! otherwise we pass it on. Control has made sure that a signal to the group has reached every member before it
 //! asks (its `signals` module).
 //!
+//! **Published ports.** The same loop serves the plane's requests for sockets of these namespaces ([`super::factory`]), one
+//! at a time, so that neither signals nor COMMAND's end wait behind more than a hundred or so of them.
+//!
 //! **Ends.** When COMMAND ends we report its status and end too; with a pid namespace the kernel then kills whatever is
 //! left in it. Without one we adopt orphans (`PR_SET_CHILD_SUBREAPER`) and kill them one by one. When control ends,
 //! its end of the channel closes (and with a pid namespace the kernel kills us), with the same outcome.
 
 use super::exec::Command;
+use super::factory::{self, Factory};
 use super::mounts::{EtcFiles, MountPlan};
-use super::{NetnsError, link, mounts, process};
+use super::{NetnsError, link, mounts, process, steer};
 use crate::config::Network;
 use crate::msg::{Channel, FromChild, MsgError, ToChild};
 use crate::tap::Tap;
@@ -27,7 +31,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpgid, getpgrp, getpid};
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// How long a signal that we saw ourselves explains one that control was sent. Both are raised by one kill(2), so this
@@ -86,7 +90,10 @@ pub fn main(channel: Channel, config: &InitConfig) -> u8 {
         let _ = nix::sys::prctl::set_child_subreaper(true);
     }
     match set_up(&channel, config) {
-        Ok(Some(etc)) => Init { channel, config, etc, witnessed: Vec::new(), command: None }.run(),
+        Ok(Some(etc)) => {
+            let factory = Factory::default();
+            Init { channel, config, etc, factory, witnessed: Vec::new(), command: None }.run()
+        }
         // Control has gone before COMMAND was started.
         Ok(None) => 1,
         Err(e) => {
@@ -100,7 +107,8 @@ pub fn main(channel: Channel, config: &InitConfig) -> u8 {
 fn set_up(channel: &Channel, config: &InitConfig) -> Result<Option<EtcFiles>, NetnsError> {
     let warn = |text: String| channel.send(&FromChild::Warning(text), &[]).is_ok();
     let (tap, warning) = make_network(&config.network)?;
-    let mut heard = channel.send(&FromChild::Tap, &[tap.as_fd()]).is_ok();
+    let netns_cookie = factory::netns_cookie().map_err(NetnsError::Cookie)?;
+    let mut heard = channel.send(&FromChild::Tap { netns_cookie }, &[tap.as_fd()]).is_ok();
     drop(tap);
     heard &= warning.is_none_or(warn);
     // Creating files and mounting needs ids that exist.
@@ -132,6 +140,7 @@ struct Init<'a> {
     channel: Channel,
     config: &'a InitConfig,
     etc: EtcFiles,
+    factory: Factory,
     /// Signals that came to us ourselves.
     witnessed: Vec<(i32, Instant)>,
     /// COMMAND, once it runs.
@@ -179,16 +188,16 @@ impl Init<'_> {
                 return End::Command(status);
             }
             match self.channel.try_recv::<ToChild>() {
-                Ok(Some((message, _))) => {
-                    if !self.handle(message, signals) {
+                Ok(Some((message, fds))) => {
+                    if !self.handle(message, fds, signals) {
                         return End::Control;
                     }
                 }
+                Ok(None) if self.factory.serve() => {}
                 Ok(None) => {
-                    let mut fds = [
-                        PollFd::new(self.channel.as_fd(), PollFlags::POLLIN),
-                        PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-                    ];
+                    let fds = [Some(self.channel.as_fd()), Some(signals.as_fd()), self.factory.as_fd()];
+                    let mut fds: Vec<_> =
+                        fds.into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
                     // An interruption only goes round once more.
                     let _ = poll(&mut fds, PollTimeout::NONE);
                 }
@@ -210,9 +219,13 @@ impl Init<'_> {
     }
 
     /// Acts on a message; false if COMMAND could not be started for want of a process.
-    fn handle(&mut self, message: ToChild, signals: &mut SignalFd) -> bool {
+    fn handle(&mut self, message: ToChild, fds: Vec<OwnedFd>, signals: &mut SignalFd) -> bool {
         match message {
-            ToChild::Mapped | ToChild::Factory | ToChild::Steer => {}
+            ToChild::Mapped => {}
+            ToChild::Factory => self.factory.replace(fds),
+            ToChild::Steer => {
+                let _ = self.channel.send(&steer::steer(), &[]);
+            }
             ToChild::Go => return self.start(),
             ToChild::Signal(number) => {
                 self.drain(signals);

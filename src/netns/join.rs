@@ -1,13 +1,20 @@
-//! Entering namespaces that exist, for `attach`: a short-lived process makes the tap there and hands it over.
+//! Entering namespaces that exist, for `attach`: a process makes the tap there, hands it over, and stays as the factory of
+//! sockets for published ports.
 //!
 //! A network namespace belongs to a user namespace, and only with that one's capabilities may it be changed. Unless the
 //! caller names a user namespace, the kernel is asked for the owner (`NS_GET_USERNS`, ioctl_ns(2)); if that is our own
 //! or one above, there is nothing to join.
+//!
+//! What stays is a process in the guest's user and network namespaces and in nothing else of the guest's: processes, files
+//! and mounts that it sees are the caller's. It holds two channels and standard error, and ends with control, whose end
+//! of its channel closes.
 
-use super::{NetnsError, init, process};
+use super::factory::{self, Factory};
+use super::{NetnsError, init, process, steer};
 use crate::config::Network;
-use crate::msg::{Channel, FromChild};
+use crate::msg::{Channel, FromChild, MsgError, ToChild};
 use crate::tap::Tap;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 use rustix::fs::fstat;
 use std::fs::File;
@@ -81,25 +88,60 @@ fn owner(namespace: &OwnedFd) -> Option<OwnedFd> {
     (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The life of the process that `attach` sends inside; returns its exit code.
+/// The life of the process that `attach` sends inside; returns its exit code. For the closure of
+/// [`process::spawn`] only.
 pub fn main(channel: &Channel, target: &Target, network: &Network, configure: bool) -> u8 {
+    let entered = enter(target).map_err(NetnsError::from);
+    // After the change of identity, which would clear it.
     process::die_with_parent();
-    let outcome = enter(target).map_err(NetnsError::from).and_then(|()| {
-        if configure {
-            init::make_network(network)
-        } else {
-            let tap = Tap::create(&network.ifname).map_err(|e| NetnsError::Tap(e.to_string()))?;
-            Ok((tap, None))
-        }
-    });
-    let sent = match outcome {
-        Ok((tap, warning)) => {
+    // Control's lock, its other channels and the user's pipes would be held open here.
+    process::keep_only(channel.as_fd());
+    match entered.and_then(|()| prepare(network, configure)) {
+        Ok((tap, netns_cookie, warning)) => {
             let warned = warning.map_or(Ok(()), |text| channel.send(&FromChild::Warning(text), &[]));
-            warned.and_then(|()| channel.send(&FromChild::Tap, &[tap.as_fd()]))
+            let sent = warned.and_then(|()| channel.send(&FromChild::Tap { netns_cookie }, &[tap.as_fd()]));
+            // The device lives as long as anybody holds it.
+            drop(tap);
+            if sent.is_ok() {
+                stay(channel);
+            }
+            u8::from(sent.is_err())
         }
-        Err(e) => channel.send(&FromChild::Failed(e.to_string()), &[]),
+        Err(e) => u8::from(channel.send(&FromChild::Failed(e.to_string()), &[]).is_err()),
+    }
+}
+
+fn prepare(network: &Network, configure: bool) -> Result<(Tap, u64, Option<String>), NetnsError> {
+    let (tap, warning) = if configure {
+        init::make_network(network)?
+    } else {
+        (Tap::create(&network.ifname).map_err(|e| NetnsError::Tap(e.to_string()))?, None)
     };
-    u8::from(sent.is_err())
+    Ok((tap, factory::netns_cookie().map_err(NetnsError::Cookie)?, warning))
+}
+
+/// Does inside what control asks for, until control is gone.
+pub fn stay(channel: &Channel) {
+    let mut factory = Factory::default();
+    loop {
+        match channel.try_recv::<ToChild>() {
+            Ok(Some((ToChild::Factory, fds))) => factory.replace(fds),
+            Ok(Some((ToChild::Steer, _))) => {
+                let _ = channel.send(&steer::steer(), &[]);
+            }
+            // The rest concerns a command.
+            Ok(Some(_)) | Err(MsgError::Decode(_)) => {}
+            Ok(None) if factory.serve() => {}
+            Ok(None) => {
+                let fds = [Some(channel.as_fd()), factory.as_fd()];
+                let mut fds: Vec<_> =
+                    fds.into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+                // An interruption only goes round once more.
+                let _ = poll(&mut fds, PollTimeout::NONE);
+            }
+            Err(_) => return,
+        }
+    }
 }
 
 fn enter(target: &Target) -> Result<(), JoinError> {

@@ -7,18 +7,24 @@
 //! [`copy_up`]), starts COMMAND ([`exec`]) and stays as its reaper ([`init`]). [`join`] enters namespaces that exist
 //! instead, for `attach`. [`world`] makes the namespaces that tests and measurements take place in.
 //!
+//! Published ports want sockets of the namespace, which the child makes for the plane ([`factory`]), and answers that
+//! find their way back to them ([`steer`], [`nft`]).
+//!
 //! Descriptors go back to control over [`crate::msg`]. Everything the kernel knows of a launch hangs on processes:
 //! when the last process of the child ends, its namespaces, mounts and tap are gone.
 
 pub mod copy_up;
 pub mod exec;
+pub mod factory;
 pub mod idmap;
 pub mod init;
 pub mod join;
 pub mod link;
 pub mod mounts;
 pub mod netlink;
+pub mod nft;
 pub mod process;
+pub mod steer;
 pub mod world;
 
 /// Why the child's side cannot be set up; the text is one line with cause and remedy.
@@ -36,6 +42,9 @@ pub enum NetnsError {
     /// The tap cannot be made.
     #[error("{0}")]
     Tap(String),
+    /// The namespace cannot be told from others.
+    #[error("cannot read the number of the network namespace: {0}; use Linux 5.14 or later")]
+    Cookie(std::io::Error),
     /// A mount failed.
     #[error(transparent)]
     Mount(#[from] mounts::MountError),

@@ -1,20 +1,24 @@
-//! The few rtnetlink requests that configure a link, answered one at a time.
+//! The few rtnetlink requests that configure a link, and those that lead packets by their mark, answered one at a time.
 //!
 //! Every request asks for an acknowledgement and waits for it, so that an error belongs to its cause. The socket works
 //! on the network namespace that the thread was in when it was opened.
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+
+/// `RT_TABLE_UNSPEC`: the number of the table is in an attribute, for it may be beyond 255.
+const TABLE_IN_ATTRIBUTE: u8 = 0;
 
 /// The main routing table (`RT_TABLE_MAIN`).
 const TABLE_MAIN: u8 = 254;
@@ -103,6 +107,61 @@ impl Netlink {
         self.request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
     }
 
+    /// Makes every address local in `table`: what is routed by it is delivered here. IPv4 answers that have no source
+    /// yet get the loopback's, as where the destination really is an address of the loopback. Repeatable.
+    ///
+    /// # Errors
+    /// What the kernel answers: `EAFNOSUPPORT` without the family.
+    pub fn add_local_default(&mut self, family: AddressFamily, lo: u32, table: u32) -> io::Result<()> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family;
+        message.header.table = TABLE_IN_ATTRIBUTE;
+        message.header.protocol = RouteProtocol::Static;
+        message.header.scope = RouteScope::Host;
+        message.header.kind = RouteType::Local;
+        message.attributes.push(RouteAttribute::Table(table));
+        message.attributes.push(RouteAttribute::Oif(lo));
+        if family == AddressFamily::Inet {
+            message.attributes.push(RouteAttribute::PrefSource(RouteAddress::Inet(Ipv4Addr::LOCALHOST)));
+        }
+        self.request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    /// Leads packets of `mark` to `table`. A rule that is there already is no error.
+    ///
+    /// # Errors
+    /// What the kernel answers: `EAFNOSUPPORT` or `EOPNOTSUPP` without policy routing for the family.
+    pub fn add_rule(
+        &mut self,
+        family: AddressFamily,
+        mark: u32,
+        table: u32,
+        priority: u32,
+    ) -> io::Result<()> {
+        let rule = RouteNetlinkMessage::NewRule(rule(family, mark, table, priority));
+        match self.request(rule, NLM_F_CREATE | NLM_F_EXCL) {
+            Err(e) if e.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Takes a rule of [`Netlink::add_rule`] away. None there is no error.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn delete_rule(
+        &mut self,
+        family: AddressFamily,
+        mark: u32,
+        table: u32,
+        priority: u32,
+    ) -> io::Result<()> {
+        match self.request(RouteNetlinkMessage::DelRule(rule(family, mark, table, priority)), 0) {
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            other => other,
+        }
+    }
+
     fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         self.sequence += 1;
         let mut packet = NetlinkMessage::from(message);
@@ -124,4 +183,16 @@ impl Netlink {
             }
         }
     }
+}
+
+fn rule(family: AddressFamily, mark: u32, table: u32, priority: u32) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = family;
+    message.header.table = TABLE_IN_ATTRIBUTE;
+    message.header.action = RuleAction::ToTable;
+    message.attributes.push(RuleAttribute::FwMark(mark));
+    message.attributes.push(RuleAttribute::FwMask(u32::MAX));
+    message.attributes.push(RuleAttribute::Table(table));
+    message.attributes.push(RuleAttribute::Priority(priority));
+    message
 }

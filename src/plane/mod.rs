@@ -11,6 +11,7 @@ mod crowd;
 mod datagrams;
 mod errno;
 mod errqueue;
+pub mod factory;
 mod frames;
 mod messages;
 mod pcap;

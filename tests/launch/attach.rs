@@ -3,6 +3,7 @@
 use crate::{Bench, eventually, read_until, run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use ringtap::lab::descendants;
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
 
@@ -127,6 +128,51 @@ fn a_killed_one_takes_its_tap_along() {
     child.kill().unwrap();
     child.wait().unwrap();
     eventually("the end of the tap", || !holder.net("dev").contains("tap0:"));
+}
+
+/// The process that `attach` has left in the namespace of `holder`.
+fn left_inside(attach: &Child, holder: &Holder) -> u32 {
+    let net = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/net"));
+    let of_holder = net(holder.0.id()).unwrap();
+    // Its plane is in the host's.
+    let inside = descendants(attach.id()).into_iter().filter(|&p| net(p).is_ok_and(|n| n == of_holder));
+    let inside: Vec<_> = inside.collect();
+    assert_eq!(inside.len(), 1, "{inside:?}");
+    inside[0]
+}
+
+#[test]
+fn a_process_stays_inside_that_holds_next_to_nothing_and_ends_with_it() {
+    let bench = Bench::new();
+    let holder = Holder::new(&bench);
+    for killed in [false, true] {
+        let mut child = attached(&bench, &holder.0.id().to_string());
+        let inside = left_inside(&child, &holder);
+        // Standard streams and the channel to control.
+        let fds = std::fs::read_dir(format!("/proc/{inside}/fd")).unwrap().count();
+        assert_eq!(fds, 4);
+        if killed {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        } else {
+            told_to_end(child);
+        }
+        let alive = || std::path::Path::new(&format!("/proc/{inside}")).exists();
+        eventually("the end of the process inside", || !alive());
+        eventually("the end of the tap", || !holder.net("dev").contains("tap0:"));
+    }
+}
+
+#[test]
+fn the_network_outlives_the_process_inside() {
+    let bench = Bench::new();
+    let holder = Holder::new(&bench);
+    let child = attached(&bench, &holder.0.id().to_string());
+    let inside = left_inside(&child, &holder);
+    kill(Pid::from_raw(inside.cast_signed()), Signal::SIGKILL).unwrap();
+    eventually("the end of the process inside", || descendants(child.id()).iter().all(|&p| p != inside));
+    assert!(holder.net("dev").contains("tap0:"));
+    told_to_end(child);
 }
 
 #[test]
