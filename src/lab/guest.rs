@@ -81,7 +81,7 @@ impl Guest {
 const BRIDGE: &str = "
     ip link add br0 type bridge; ip addr add 172.17.0.1/16 dev br0
     ip -6 addr add fd17::1/64 dev br0 nodad; ip link set br0 mtu $0 up
-    unshare --net sh -c 'exec sleep infinity' & pid=$!
+    unshare --net setpriv --pdeathsig KILL sleep infinity & pid=$!
     while [ \"$(readlink /proc/$pid/ns/net)\" = \"$(readlink /proc/self/ns/net)\" ]; do sleep 0.01; done
     ip link add v0 mtu $0 type veth peer name eth0 mtu $0 netns $pid; ip link set v0 master br0 up
     c=\"nsenter --target $pid --net\"
