@@ -248,8 +248,9 @@ impl Session {
                 self.child_ready = true;
                 self.go_when_ready()?;
             }
-            Ok(FromChild::Stopped(signal)) => signals::stop_like(signal),
-            Ok(FromChild::Tap { .. } | FromChild::Steered { .. } | FromChild::Continued) => {}
+            Ok(FromChild::Stopped) => self.child.send(ToChild::StillStopped)?,
+            Ok(FromChild::StillStopped(signal)) => signals::stop_like(signal),
+            Ok(FromChild::Tap { .. } | FromChild::Steered { .. }) => {}
             Ok(FromChild::Warning(text)) => tracing::warn!("{text}"),
             Ok(FromChild::Failed(text)) => return Err(ControlError::Child(text)),
             Ok(FromChild::Exited(status)) => return Ok(Some(status)),

@@ -8,7 +8,11 @@
 //! until the group is done ([`Signals::next`]).
 //!
 //! **Stopping.** COMMAND is stopped by the terminal itself; the child reports it and [`stop_like`] stops control the same
-//! way, so that the shell that started us sees its job stop. SIGCONT comes back over the signalfd.
+//! way, so that the shell that started us sees its job stop. SIGCONT comes back over the signalfd. While control is
+//! stopped, the signal that stopped it is unblocked: ^Z, typed when a SIGCONT has been sent and control has not run yet,
+//! stops it once more, and the news that it has stopped COMMAND as well waits for control. By the time control reads
+//! that, the shell may have continued both, and nobody would continue control again. So it asks whether COMMAND is
+//! still stopped before it stops.
 
 use super::ready::Ready;
 use crate::netns::init::{FORWARDED, block_signals};

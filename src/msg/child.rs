@@ -23,6 +23,8 @@ pub enum ToChild {
     /// Lead answers to transparent sockets back to them: rule, route and nf_tables. Answered by
     /// [`FromChild::Steered`].
     Steer,
+    /// Is COMMAND still stopped, as [`FromChild::Stopped`] said? Answered by [`FromChild::StillStopped`] if it is.
+    StillStopped,
     /// The text of `hosts` or `resolv.conf` in the state directory has changed, or its mount point has been replaced.
     EtcChanged,
 }
@@ -55,10 +57,10 @@ pub enum FromChild {
     },
     /// Mounts are in place; only COMMAND is missing.
     Prepared,
-    /// COMMAND has stopped by this signal.
-    Stopped(i32),
-    /// COMMAND runs again.
-    Continued,
+    /// COMMAND has stopped.
+    Stopped,
+    /// COMMAND is stopped by this signal: the answer to [`ToChild::StillStopped`].
+    StillStopped(i32),
     /// COMMAND has ended; this is the exit status for the caller, with 128+n for signal n.
     Exited(u8),
     /// A line for the log: something works less well than it could.

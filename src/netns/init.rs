@@ -92,7 +92,17 @@ pub fn main(channel: Channel, config: &InitConfig) -> u8 {
     match set_up(&channel, config) {
         Ok(Some(etc)) => {
             let factory = Factory::default();
-            Init { channel, config, etc, factory, witnessed: Vec::new(), command: None }.run()
+            Init {
+                channel,
+                config,
+                etc,
+                factory,
+                witnessed: Vec::new(),
+                command: None,
+                stopped: None,
+                ended: None,
+            }
+            .run()
         }
         // Control has gone before COMMAND was started.
         Ok(None) => 1,
@@ -145,6 +155,10 @@ struct Init<'a> {
     witnessed: Vec<(i32, Instant)>,
     /// COMMAND, once it runs.
     command: Option<Pid>,
+    /// The signal that COMMAND is stopped by.
+    stopped: Option<i32>,
+    /// The status for the caller, once COMMAND has ended.
+    ended: Option<u8>,
 }
 
 /// Why the loop ended.
@@ -184,7 +198,8 @@ impl Init<'_> {
             // Whatever is handled may have used up the wake-up of something else, so look at everything until
             // nothing is left, and only then wait.
             self.drain(signals);
-            if let Some(status) = self.reap() {
+            self.reap();
+            if let Some(status) = self.ended {
                 return End::Command(status);
             }
             match self.channel.try_recv::<ToChild>() {
@@ -231,6 +246,12 @@ impl Init<'_> {
                 self.drain(signals);
                 self.pass_on(number);
             }
+            ToChild::StillStopped => {
+                self.reap();
+                if let Some(signal) = self.stopped {
+                    let _ = self.channel.send(&FromChild::StillStopped(signal), &[]);
+                }
+            }
             ToChild::EtcChanged => {
                 for warning in self.etc.refresh(&self.config.mounts.copy_up) {
                     let _ = self.channel.send(&FromChild::Warning(warning), &[]);
@@ -276,11 +297,10 @@ impl Init<'_> {
         }
     }
 
-    /// Collects every child that has changed; the status for the caller once COMMAND has ended.
-    fn reap(&mut self) -> Option<u8> {
+    /// Collects every child that has changed, and takes note of what became of COMMAND.
+    fn reap(&mut self) {
         let flags =
             WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED | WaitPidFlag::WCONTINUED | WaitPidFlag::__WALL;
-        let mut ended = None;
         while let Ok(status) = waitpid(None, Some(flags)) {
             if status == WaitStatus::StillAlive {
                 break;
@@ -289,18 +309,18 @@ impl Init<'_> {
                 continue;
             }
             match status {
-                WaitStatus::Exited(_, code) => ended = u8::try_from(code & 0xff).ok(),
-                WaitStatus::Signaled(_, signal, _) => ended = u8::try_from(128 + signal as i32).ok(),
+                WaitStatus::Exited(_, code) => self.ended = u8::try_from(code & 0xff).ok(),
+                WaitStatus::Signaled(_, signal, _) => {
+                    self.ended = u8::try_from(128 + signal as i32).ok();
+                }
                 WaitStatus::Stopped(_, signal) => {
-                    let _ = self.channel.send(&FromChild::Stopped(signal as i32), &[]);
+                    self.stopped = Some(signal as i32);
+                    let _ = self.channel.send(&FromChild::Stopped, &[]);
                 }
-                WaitStatus::Continued(_) => {
-                    let _ = self.channel.send(&FromChild::Continued, &[]);
-                }
+                WaitStatus::Continued(_) => self.stopped = None,
                 _ => {}
             }
         }
-        ended
     }
 }
 
