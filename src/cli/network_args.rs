@@ -146,16 +146,33 @@ fn exposed(given: &[String]) -> Result<Vec<Exposed>, CliError> {
 
 fn parse_dns(text: &str) -> Result<SocketAddr, CliError> {
     let addr = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)).or_else(|_| text.parse());
+    let usable = |a: SocketAddr| match a.ip().to_canonical() {
+        ip if a.port() == 0 || ip.is_unspecified() || ip.is_multicast() => {
+            Err(format!("{text:?} is no place where a resolver could be; give its address"))
+        }
+        // As the kernel shows the source of the answers.
+        ip @ IpAddr::V4(_) => Ok(SocketAddr::new(ip, a.port())),
+        IpAddr::V6(_) => Ok(a),
+    };
     addr.map_err(|_| format!("{text:?} is not an address; use ADDR, ADDR:PORT or [ADDR]:PORT"))
+        .and_then(usable)
         .map_err(CliError::option("--dns"))
 }
 
 fn outbound(given: &[String]) -> Result<OutboundAddr, CliError> {
+    let refused = CliError::option("--outbound-addr");
     let mut outbound = OutboundAddr::default();
     for text in given {
         let addresses = match text.parse::<IpAddr>() {
-            Ok(address) => vec![address],
-            Err(_) => addresses_of(text).map_err(CliError::option("--outbound-addr"))?,
+            Ok(address) => {
+                let address = address.to_canonical();
+                let had = outbound.for_dest(address);
+                if let Some(had) = had.filter(|had| *had != address) {
+                    return Err(refused(format!("{address} and {had} are of one family; give one of them")));
+                }
+                vec![ours(address).map_err(&refused)?]
+            }
+            Err(_) => addresses_of(text).map_err(&refused)?,
         };
         for address in addresses {
             match address {
@@ -165,6 +182,18 @@ fn outbound(given: &[String]) -> Result<OutboundAddr, CliError> {
         }
     }
     Ok(outbound)
+}
+
+/// Checks that sockets can be bound to `address`, which every connection of the guest will have to.
+fn ours(address: IpAddr) -> Result<IpAddr, String> {
+    let remedy = "give one that `ip address` shows";
+    if address.is_unspecified() || address.is_multicast() {
+        return Err(format!("{address} is no address of a host; {remedy}"));
+    }
+    match std::net::UdpSocket::bind((address, 0)) {
+        Ok(_) => Ok(address),
+        Err(e) => Err(format!("{address}: {e}; {remedy}")),
+    }
 }
 
 /// The addresses of an interface that reach further than its link.
@@ -229,14 +258,20 @@ mod tests {
 
     #[test]
     fn outbound_takes_addresses_of_both_families_and_interfaces() {
-        let n = network(&["--outbound-addr", "192.0.2.1", "--outbound-addr", "2001:db8::1"]).unwrap();
-        assert_eq!(n.outbound.v4, Some("192.0.2.1".parse().unwrap()));
-        assert_eq!(n.outbound.v6, Some("2001:db8::1".parse().unwrap()));
+        let n = network(&["--outbound-addr", "::ffff:127.0.0.1", "--outbound-addr", "::1"]).unwrap();
+        assert_eq!(n.outbound.v4, Some("127.0.0.1".parse().unwrap()));
+        assert_eq!(n.outbound.v6, Some("::1".parse().unwrap()));
         assert_eq!(
             network(&["--outbound-addr", "lo"]).unwrap().outbound.v4,
             Some("127.0.0.1".parse().unwrap())
         );
         assert!(network(&["--outbound-addr", "no-such-if"]).unwrap_err().contains("neither"));
+        for wrong in ["192.0.2.1", "2001:db8::1", "0.0.0.0", "224.0.0.1"] {
+            let said = network(&["--outbound-addr", wrong]).unwrap_err();
+            assert!(said.starts_with("--outbound-addr: ") && said.contains("ip address"), "{said}");
+        }
+        let two = network(&["--outbound-addr", "127.0.0.1", "--outbound-addr", "127.0.0.2"]).unwrap_err();
+        assert!(two.contains("one family"), "{two}");
     }
 
     #[test]
@@ -252,7 +287,10 @@ mod tests {
     fn resolvers_may_have_ports() {
         assert_eq!(parse_dns("192.0.2.1").unwrap(), "192.0.2.1:53".parse().unwrap());
         assert_eq!(parse_dns("[2001:db8::1]:5353").unwrap(), "[2001:db8::1]:5353".parse().unwrap());
-        assert!(parse_dns("dns.example").is_err());
+        assert_eq!(parse_dns("::ffff:192.0.2.1").unwrap(), "192.0.2.1:53".parse().unwrap());
+        for wrong in ["dns.example", "0.0.0.0", "::", "224.0.0.1", "[ff02::1]:53", "192.0.2.1:0"] {
+            assert!(parse_dns(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

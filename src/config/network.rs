@@ -36,6 +36,9 @@ pub enum NetworkError {
         "IPv6 prefix length /{0} leaves no room for the guest's address; use /1 to /112 (stateless autoconfiguration needs /64)"
     )]
     PrefixV6(u8),
+    /// Overlaps addresses that no host on a link may have.
+    #[error("{0} overlaps {1}, whose addresses no guest can have; use a private network, as in the default")]
+    Special(String, String),
     /// Out of range.
     #[error("MTU {0} is out of range; use {MTU_MIN} to {MTU_MAX}")]
     Mtu(u32),
@@ -127,7 +130,13 @@ impl Network {
                 meant: net.trunc().to_string(),
             });
         }
-        Ok(net)
+        // This host, loopback, multicast and the reserved rest (RFC 6890, 2.2.2).
+        let special = [([0, 0, 0, 0], 8), ([127, 0, 0, 0], 8), ([224, 0, 0, 0], 3)];
+        let special = special.map(|(at, length)| Ipv4Net::new_assert(at.into(), length));
+        match special.into_iter().find(|s| s.contains(&net) || net.contains(s)) {
+            Some(s) => Err(NetworkError::Special(net.to_string(), s.to_string())),
+            None => Ok(net),
+        }
     }
 
     /// Checks an IPv6 prefix as typed: host bits clear, /1 to /112.
@@ -141,7 +150,14 @@ impl Network {
                 meant: net.trunc().to_string(),
             });
         }
-        Ok(net)
+        // Loopback and IPv4 in IPv6's clothes, link-local, multicast (RFC 6890, 2.2.3).
+        let special = [(0, 64), (0xfe80, 10), (0xff00, 8)];
+        let special =
+            special.map(|(first, length)| Ipv6Net::new_assert([first, 0, 0, 0, 0, 0, 0, 0].into(), length));
+        match special.into_iter().find(|s| s.contains(&net) || net.contains(s)) {
+            Some(s) => Err(NetworkError::Special(net.to_string(), s.to_string())),
+            None => Ok(net),
+        }
     }
 
     /// Checks an MTU as typed: 68 to 65521.
@@ -235,6 +251,16 @@ mod tests {
         ));
         assert!(Network::check_v6("fd00::/120".parse().unwrap()).is_err());
         assert!(Network::check_v6("fd00::1/64".parse().unwrap()).is_err());
+        for wrong in ["127.0.0.0/8", "127.1.0.0/24", "0.0.0.0/1", "224.0.0.0/8", "240.0.0.0/24"] {
+            let said = Network::check_v4(wrong.parse().unwrap());
+            assert!(matches!(said, Err(NetworkError::Special(..))), "{wrong}");
+        }
+        for wrong in ["::/64", "::ffff:0:0/96", "fe80::/64", "ff00::/8", "8000::/1"] {
+            let said = Network::check_v6(wrong.parse().unwrap());
+            assert!(matches!(said, Err(NetworkError::Special(..))), "{wrong}");
+        }
+        assert!(Network::check_v4("192.168.0.0/16".parse().unwrap()).is_ok());
+        assert!(Network::check_v6("2001:db8:1::/48".parse().unwrap()).is_ok());
         assert_eq!(Network::check_mtu(67), Err(NetworkError::Mtu(67)));
         assert_eq!(Network::check_mtu(65521), Ok(65521));
         assert_eq!(Network::check_mtu(70000), Err(NetworkError::Mtu(70000)));

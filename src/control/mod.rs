@@ -80,7 +80,10 @@ pub enum ControlError {
     #[error("{0}")]
     Port(String),
     /// No API.
-    #[error("cannot serve {path}: {source}; name a directory with a shorter path, or free space there")]
+    #[error(
+        "cannot serve {path}: {source}; {}",
+        crate::netns::remedy(.source, "name a directory with a shorter path, or free space there")
+    )]
     Api {
         /// The socket.
         path: String,
@@ -89,7 +92,7 @@ pub enum ControlError {
     },
     /// No runtime.
     #[error(transparent)]
-    Runtime(#[from] runtime::RuntimeError),
+    Runtime(#[from] crate::ring::RingError),
     /// The child said why it ended.
     #[error("{0}")]
     Child(String),
@@ -107,7 +110,7 @@ pub enum ControlError {
     )]
     PlaneGone(String),
     /// A message did not go over.
-    #[error("between our own processes: {0}")]
+    #[error("between our own processes: {0}; {remedy}", remedy = message_remedy(.0))]
     Message(#[from] crate::msg::MsgError),
     /// A system call that only fails for want of resources.
     #[error("{what}: {source}; raise the limits of open files (ulimit -n) and memory")]
@@ -117,6 +120,16 @@ pub enum ControlError {
         /// What the kernel said.
         source: std::io::Error,
     },
+}
+
+fn message_remedy(error: &crate::msg::MsgError) -> &'static str {
+    match error {
+        crate::msg::MsgError::Io(e) => {
+            crate::netns::remedy(e, "please report this with the output of --log-level debug")
+        }
+        crate::msg::MsgError::FdsLost => "then start again",
+        _ => "please report this with the output of --log-level debug",
+    }
 }
 
 impl ControlError {

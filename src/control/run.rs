@@ -249,7 +249,10 @@ impl Session {
                 self.go_when_ready()?;
             }
             Ok(FromChild::Stopped) => self.child.send(ToChild::StillStopped)?,
-            Ok(FromChild::StillStopped(signal)) => signals::stop_like(signal),
+            Ok(FromChild::StillStopped(signal)) => {
+                self.child.send(ToChild::Stopping)?;
+                signals::stop_like(signal);
+            }
             Ok(FromChild::Tap { .. } | FromChild::Steered { .. }) => {}
             Ok(FromChild::Warning(text)) => tracing::warn!("{text}"),
             Ok(FromChild::Failed(text)) => return Err(ControlError::Child(text)),

@@ -5,34 +5,30 @@
 //! the runtime at work ([`super::plane`]): nothing here may ever start a thread, and `spawn_blocking` is not for this
 //! process.
 
+use crate::ring::RingError;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io;
 
 /// Entries of the submission queue.
 const ENTRIES: u32 = 16;
 
-/// io_uring is refused or memory is short.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot start io_uring: {source}; {remedy}")]
-pub struct RuntimeError {
-    source: io::Error,
-    remedy: &'static str,
-}
-
 /// Starts it.
 ///
 /// # Errors
-/// [`RuntimeError`] with the remedy.
-pub fn start() -> Result<tokio_uring::Runtime, RuntimeError> {
-    let mut ring = tokio_uring::builder();
-    tokio_uring::Runtime::new(ring.entries(ENTRIES)).map_err(|source| {
-        let remedy = match source.raw_os_error() {
-            Some(libc::ENOSYS) => "it needs Linux 6.1 or later with CONFIG_IO_URING",
-            Some(libc::EPERM | libc::EACCES) => {
-                "allow it: sysctl -w kernel.io_uring_disabled=0, or the seccomp profile of the container"
-            }
-            Some(libc::ENOMEM) => "raise the limit of locked memory (ulimit -l) or end other instances",
-            _ => "raise the limit of open files (ulimit -n)",
-        };
-        RuntimeError { source, remedy }
-    })
+/// [`RingError`] in the words that the plane has for it: which of the two processes is refused first is chance.
+pub fn start() -> Result<tokio_uring::Runtime, RingError> {
+    let make = || tokio_uring::Runtime::new(tokio_uring::builder().entries(ENTRIES));
+    let made = make().or_else(|e| if raise_memlock(&e) { make() } else { Err(e) });
+    // tokio-uring leaves the size of the completion queue to the kernel, which doubles.
+    made.map_err(|e| RingError::of("io_uring_setup", &e, ENTRIES, 2 * ENTRIES))
+}
+
+/// Lifts the soft limit of locked memory to the hard one if that was the trouble; true if it helped.
+fn raise_memlock(error: &io::Error) -> bool {
+    match getrlimit(Resource::RLIMIT_MEMLOCK) {
+        Ok((soft, hard)) if error.raw_os_error() == Some(libc::ENOMEM) && soft < hard => {
+            setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard).is_ok()
+        }
+        _ => false,
+    }
 }

@@ -8,10 +8,10 @@
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Uid;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Why there is no state directory.
@@ -19,7 +19,8 @@ use std::path::{Path, PathBuf};
 pub enum StateError {
     /// It could not be made or written.
     #[error(
-        "state directory {path}: {source}; set XDG_RUNTIME_DIR to a directory of yours, or name one (--state-dir)"
+        "state directory {path}: {source}; {}",
+        crate::netns::remedy(.source, "set XDG_RUNTIME_DIR to a directory of yours, or name one (--state-dir)")
     )]
     Io {
         /// The path in question.
@@ -118,7 +119,12 @@ impl StateDir {
         }
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o644);
-        options.open(&path).and_then(|mut f| f.write_all(text.as_bytes())).map_err(|e| io_error(&path, e))?;
+        let written = options.open(&path).and_then(|mut f| {
+            // Every id of the guest reads what is mounted, whatever umask we were started with.
+            f.set_permissions(Permissions::from_mode(0o644))?;
+            f.write_all(text.as_bytes())
+        });
+        written.map_err(|e| io_error(&path, e))?;
         Ok(path)
     }
 
@@ -143,7 +149,10 @@ impl StateDir {
         let new = self.path.join(format!(".{name}"));
         let written = remove_if_there(&new)
             .and_then(|()| OpenOptions::new().write(true).create_new(true).mode(0o444).open(&new))
-            .and_then(|mut f| f.write_all(text.as_bytes()))
+            .and_then(|mut f| {
+                f.set_permissions(Permissions::from_mode(0o444))?;
+                f.write_all(text.as_bytes())
+            })
             .and_then(|()| fs::rename(&new, &path));
         written.map_err(|e| {
             let _ = fs::remove_file(&new);
@@ -243,14 +252,22 @@ fn make_ours(path: &Path) -> Result<(), StateError> {
     }
     let found = fs::symlink_metadata(path).map_err(|e| io_error(path, e))?;
     let ours = found.is_dir() && found.uid() == Uid::effective().as_raw() && found.mode() & 0o022 == 0;
-    if ours { Ok(()) } else { Err(StateError::Foreign(path.display().to_string())) }
+    if !ours {
+        return Err(StateError::Foreign(path.display().to_string()));
+    }
+    // A umask that takes from the owner would leave a directory that no later start can use either.
+    if found.mode() & 0o700 != 0o700 {
+        fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(|e| io_error(path, e))?;
+    }
+    Ok(())
 }
 
 fn open_lock(dir: &Path) -> Result<File, StateError> {
     let path = dir.join("lock");
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-    options.open(&path).map_err(|e| io_error(&path, e))
+    let lock = options.open(&path).and_then(|f| f.set_permissions(Permissions::from_mode(0o600)).map(|()| f));
+    lock.map_err(|e| io_error(&path, e))
 }
 
 /// Removes the directories whose lock nobody holds.

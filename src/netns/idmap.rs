@@ -22,7 +22,8 @@ const MAX_EXTENTS: usize = 340;
 /// Ids cannot be mapped at all.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot map ids ({what}): {source}; the user namespace is confined, check AppArmor and SELinux denials"
+    "cannot map ids ({what}): {source}; {}",
+    super::remedy(.source, "the user namespace is confined, check AppArmor and SELinux denials")
 )]
 pub struct IdMapError {
     what: &'static str,

@@ -6,8 +6,8 @@
 //!
 //! **Signals.** Control tells us which signals it was sent. A terminal, or `kill %1` in a shell, signals the whole
 //! process group: control, us and COMMAND; `kill PID` signals control alone. We are the witness that tells these
-//! apart: if the same signal has come to us as well, COMMAND has it already, as long as it is still in our group;
-//! otherwise we pass it on. Control has made sure that a signal to the group has reached every member before it
+//! apart ([`Witness`]): if the same signal has come to us as well, COMMAND has it already, as long as it is still in our
+//! group; otherwise we pass it on. Control has made sure that a signal to the group has reached every member before it
 //! asks (its `signals` module).
 //!
 //! **Published ports.** The same loop serves the plane's requests for sockets of these namespaces ([`super::factory`]), one
@@ -20,6 +20,7 @@
 use super::exec::Command;
 use super::factory::{self, Factory};
 use super::mounts::{EtcFiles, MountPlan};
+use super::witness::Witness;
 use super::{NetnsError, link, mounts, process, steer};
 use crate::config::Network;
 use crate::msg::{Channel, FromChild, MsgError, ToChild};
@@ -29,14 +30,10 @@ use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, pthread_sigmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, getpgid, getpgrp, getpid};
+use nix::unistd::{Pid, getpgid, getpgrp, getpid, setpgid};
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
-
-/// How long a signal that we saw ourselves explains one that control was sent. Both are raised by one kill(2), so this
-/// only has to outlast scheduling; it keeps a leftover from swallowing a signal that was meant for COMMAND.
-const WITNESS: Duration = Duration::from_secs(1);
+use std::time::Instant;
 
 /// What the child is to be.
 #[derive(Clone, Debug)]
@@ -97,7 +94,7 @@ pub fn main(channel: Channel, config: &InitConfig) -> u8 {
                 config,
                 etc,
                 factory,
-                witnessed: Vec::new(),
+                witness: Witness::default(),
                 command: None,
                 stopped: None,
                 ended: None,
@@ -151,8 +148,8 @@ struct Init<'a> {
     config: &'a InitConfig,
     etc: EtcFiles,
     factory: Factory,
-    /// Signals that came to us ourselves.
-    witnessed: Vec<(i32, Instant)>,
+    /// Of the signals that came to us ourselves.
+    witness: Witness,
     /// COMMAND, once it runs.
     command: Option<Pid>,
     /// The signal that COMMAND is stopped by.
@@ -227,10 +224,10 @@ impl Init<'_> {
         while let Ok(Some(info)) = signals.read_signal() {
             let number = i32::try_from(info.ssi_signo).unwrap_or(0);
             if number != Signal::SIGCHLD as i32 {
-                self.witnessed.push((number, Instant::now()));
+                self.witness.saw(number, Instant::now());
             }
         }
-        self.witnessed.retain(|(_, at)| at.elapsed() < WITNESS);
+        self.witness.forget(Instant::now());
     }
 
     /// Acts on a message; false if COMMAND could not be started for want of a process.
@@ -251,6 +248,12 @@ impl Init<'_> {
                 if let Some(signal) = self.stopped {
                     let _ = self.channel.send(&FromChild::StillStopped(signal), &[]);
                 }
+            }
+            ToChild::Stopping => {
+                // A group's signal has reached us too once this setpgid, which changes nothing, returns.
+                let _ = setpgid(Pid::from_raw(0), getpgrp());
+                self.drain(signals);
+                self.witness.control_stops();
             }
             ToChild::EtcChanged => {
                 for warning in self.etc.refresh(&self.config.mounts.copy_up) {
@@ -285,12 +288,8 @@ impl Init<'_> {
 
     fn pass_on(&mut self, number: i32) {
         let Some(command) = self.command else { return };
-        let seen = self.witnessed.iter().position(|(n, _)| *n == number);
-        if let Some(at) = seen {
-            self.witnessed.swap_remove(at);
-            if getpgid(Some(command)) == Ok(getpgrp()) {
-                return;
-            }
+        if self.witness.explains(number) && getpgid(Some(command)) == Ok(getpgrp()) {
+            return;
         }
         if let Ok(signal) = Signal::try_from(number) {
             let _ = kill(command, signal);

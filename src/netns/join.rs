@@ -29,7 +29,10 @@ const NS_GET_USERNS: libc::Ioctl = 0xb701;
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
     /// The path or process is not there, or not ours to look at.
-    #[error("cannot open {path}: {source}; name a running process, or a namespace file, that is yours")]
+    #[error(
+        "cannot open {path}: {source}; {}",
+        super::remedy(.source, "name a running process, or a namespace file, that is yours")
+    )]
     Open {
         /// As opened.
         path: String,

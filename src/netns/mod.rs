@@ -25,7 +25,16 @@ pub mod netlink;
 pub mod nft;
 pub mod process;
 pub mod steer;
+pub mod witness;
 pub mod world;
+
+/// What to do about `error`: raise the limit if descriptors have run out, which may happen anywhere, else `otherwise`.
+pub fn remedy(error: &std::io::Error, otherwise: &'static str) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files (ulimit -n)",
+        _ => otherwise,
+    }
+}
 
 /// Why the child's side cannot be set up; the text is one line with cause and remedy.
 #[derive(Debug, thiserror::Error)]

@@ -181,8 +181,10 @@ impl EtcFiles {
         let mut warnings = Vec::new();
         for (target, file) in &self.files {
             if let Err(e) = bind_over(file, target, copied_up) {
-                warnings
-                    .push(format!("{} is the host's: {e}; it must exist to be covered", target.display()));
+                warnings.push(format!(
+                    "{} is the host's: {e}; it must be a file, to be covered; `--copy-up /etc` does without",
+                    target.display()
+                ));
             }
         }
         warnings

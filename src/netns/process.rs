@@ -26,7 +26,10 @@ pub enum SpawnError {
         remedy: &'static str,
     },
     /// Anything else.
-    #[error("cannot fork: {0}; check the limits of processes (ulimit -u) and memory")]
+    #[error(
+        "cannot fork: {0}; {remedy}",
+        remedy = super::remedy(.0, "check the limits of processes (ulimit -u) and memory")
+    )]
     Fork(io::Error),
 }
 

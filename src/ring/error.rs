@@ -73,7 +73,7 @@ pub enum RingError {
 
 impl RingError {
     /// Words an error of io_uring_setup(2) or io_uring_register(2) (`call`).
-    pub(super) fn of(call: &'static str, error: &io::Error, entries: u32, cq_entries: u32) -> Self {
+    pub fn of(call: &'static str, error: &io::Error, entries: u32, cq_entries: u32) -> Self {
         let errno = errno_of(error);
         match errno {
             Errno::ENOSYS => Self::Missing,

@@ -209,3 +209,15 @@ fn systemd_is_told() {
     let length = socket.recv(&mut text).unwrap();
     assert_eq!(&text[..length], b"READY=1\n");
 }
+
+#[test]
+fn a_notification_that_nobody_takes_is_a_warning() {
+    let bench = Bench::new();
+    for nobody in ["@ringtap-nobody", "/no/such/socket"] {
+        let mut command = bench.user(&["run", "true"]);
+        command.env("NOTIFY_SOCKET", nobody);
+        let said = run(command);
+        assert_eq!(said.status, 0, "{said:?}");
+        assert!(said.err.contains("NOTIFY_SOCKET") && said.err.lines().count() == 1, "{said:?}");
+    }
+}

@@ -108,3 +108,23 @@ fn a_plane_that_dies_again_and_again_takes_everything_with_it() {
     assert_eq!(err.lines().count(), 5, "{err}");
     eventually("the end of every process", || marked(&marker).is_empty());
 }
+
+#[test]
+fn after_sigkill_of_control_at_any_moment_of_the_start() {
+    let bench = Bench::new();
+    let marker = marker();
+    let state = bench.lab.dir().join("user-run/ringtap");
+    for args in [&["run"][..], &["run", "--no-pidns"]] {
+        // A start takes some 10 ms; steps of 300 us hit every stage of it on one machine or another.
+        for step in 0..50 {
+            let mut command = bench.user(&[args, &["sleep", &marker]].concat());
+            let mut child = command.spawn().unwrap();
+            std::thread::sleep(std::time::Duration::from_micros(300 * step));
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        eventually("the end of every process", || marked(&marker).is_empty());
+        assert_eq!(run(bench.user(&["run", "true"])).status, 0);
+        assert!(!state.exists(), "{state:?}");
+    }
+}

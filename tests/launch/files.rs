@@ -98,3 +98,32 @@ impl TapEnv for std::process::Command {
         self
     }
 }
+
+#[test]
+fn a_umask_takes_nothing_from_the_guest_nor_from_later_starts() {
+    let bench = Bench::new();
+    for umask in ["777", "077", "000"] {
+        let script = format!("umask {umask}; exec \"$R\" run stat -Lc %a /etc/hosts /etc/resolv.conf");
+        let said = run(bench.shell(&script));
+        assert_eq!((said.status, said.out.as_str()), (0, "644\n644\n"), "{umask}: {said:?}");
+    }
+    assert_eq!(run(bench.user(&["run", "true"])).status, 0);
+}
+
+#[test]
+fn without_a_resolv_conf_it_starts_and_says_what_helps() {
+    let bench = Bench::new();
+    for make in ["true", "ln -s /run/nowhere /etc/resolv.conf", "mkdir /etc/resolv.conf"] {
+        let script = format!("mount -t tmpfs none /etc && {make}");
+        let script = format!(
+            "{script} && \"$R\" run grep -q tap0 /proc/net/route \
+             && exec \"$R\" run --copy-up /etc cat /etc/resolv.conf"
+        );
+        let mut command = bench.root_shell("exec unshare --mount sh -c \"$S\"");
+        command.env("S", script);
+        let said = run(command);
+        assert_eq!(said.status, 0, "{make}: {said:?}");
+        assert!(said.err.contains("--copy-up /etc"), "{make}: {said:?}");
+        assert!(said.out.starts_with("nameserver 10.0.2.3\n"), "{make}: {said:?}");
+    }
+}

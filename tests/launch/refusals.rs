@@ -1,6 +1,7 @@
 //! What does not work here is said in one line, with cause and remedy, and status 1.
 
 use crate::{Bench, run};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use std::path::Path;
 
 #[test]
@@ -50,4 +51,86 @@ fn namespaces_that_are_not_there() {
     let said = run(bench.user(&["attach", "--netns", "/etc/passwd"]));
     assert_eq!(said.status, 1);
     assert!(said.err.contains("cannot enter the network namespace"), "{said:?}");
+}
+
+#[test]
+fn a_tun_device_that_is_not_there() {
+    let bench = Bench::new();
+    let script = "mount -t tmpfs none /dev/net && exec \"$R\" run true";
+    let mut command = bench.root_shell("exec unshare --mount sh -c \"$S\"");
+    command.env("S", script);
+    let said = run(command);
+    assert_eq!(said.status, 1, "{said:?}");
+    assert!(said.err.starts_with("ringtap: ") && said.err.contains("modprobe tun"), "{said:?}");
+    assert_eq!(said.err.lines().count(), 1, "{said:?}");
+}
+
+#[test]
+fn a_tun_device_that_may_not_be_opened() {
+    let bench = Bench::new();
+    // A device of a mode that leaves it to an owner whom nobody inside is.
+    let script = "mount -t tmpfs none /dev/net && touch /dev/net/tun && chmod 0600 /dev/net/tun \
+                  && exec setpriv --reuid 1 --clear-groups --inh-caps=-all \"$R\" run --log-level error true";
+    let mut command = bench.root_shell("exec unshare --mount sh -c \"$S\"");
+    command.env("S", script).env_remove("XDG_RUNTIME_DIR");
+    if bench.lab.ids() < 2 {
+        // Without sub-ids there is no second user, and the owner may open it.
+        return;
+    }
+    let said = run(command);
+    assert_eq!(said.status, 1, "{said:?}");
+    assert!(said.err.starts_with("ringtap: ") && said.err.contains("chmod 0666"), "{said:?}");
+    assert_eq!(said.err.lines().count(), 1, "{said:?}");
+}
+
+/// What `ringtap run true` says where io_uring_setup(2) fails with `errno`.
+fn refused_rings(errno: i32) -> crate::Said {
+    let bench = Bench::new();
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    // 425 on every architecture: it is younger than their common table.
+    let rules = [(425, Vec::new())].into_iter().collect();
+    let refuse = SeccompAction::Errno(errno.cast_unsigned());
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).unwrap();
+    let program: BpfProgram = filter.try_into().unwrap();
+    // It holds for the thread that asks, and what that starts. no_new_privs comes along, which takes newuidmap's ids.
+    let there = std::thread::spawn(move || {
+        seccompiler::apply_filter(&program).unwrap();
+        run(bench.user(&["run", "--log-level", "error", "true"]))
+    });
+    there.join().unwrap()
+}
+
+#[test]
+fn io_uring_that_a_profile_forbids_or_hides() {
+    for (errno, word) in [
+        (libc::EPERM, "io_uring is forbidden"),
+        (libc::EACCES, "io_uring is forbidden"),
+        (libc::ENOSYS, "io_uring is not there"),
+        (libc::ENOMEM, "ulimit -l"),
+        (libc::EMFILE, "ulimit -n"),
+    ] {
+        let said = refused_rings(errno);
+        assert_eq!(said.status, 1, "{said:?}");
+        assert!(said.err.starts_with("ringtap: ") && said.err.contains(word), "{errno}: {said:?}");
+        assert_eq!(said.err.lines().count(), 1, "{said:?}");
+    }
+}
+
+#[test]
+fn too_few_descriptors_at_every_stage() {
+    let bench = Bench::new();
+    let mut refused = 0;
+    for limit in 4..40 {
+        let script = format!("ulimit -n {limit} && exec \"$R\" run --log-level error true");
+        let said = run(bench.shell(&script));
+        // Below some limit the loader itself cannot open its libraries, which is 127 and not ours to word.
+        if said.status == 0 || said.status == 127 {
+            continue;
+        }
+        refused += 1;
+        assert_eq!(said.status, 1, "{limit}: {said:?}");
+        assert!(said.err.starts_with("ringtap: ") && said.err.contains("ulimit -n"), "{limit}: {said:?}");
+        assert_eq!(said.err.lines().count(), 1, "{limit}: {said:?}");
+    }
+    assert!(refused > 5, "{refused}");
 }
