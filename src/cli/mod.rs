@@ -8,6 +8,7 @@
 pub mod attach;
 pub mod log;
 pub mod network_args;
+pub mod persona;
 pub mod port;
 pub mod publish_args;
 pub mod relay;
@@ -67,6 +68,10 @@ impl CliError {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    let mut words = std::env::args_os();
+    if let Some(persona) = words.next().as_deref().and_then(persona::Persona::of) {
+        return persona.main(words.collect());
+    }
     let outcome = match Cli::parse().verb {
         Verb::Run(args) => args.run(),
         Verb::Attach(args) => args.run(),

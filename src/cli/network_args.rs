@@ -117,7 +117,7 @@ pub fn inherited(option: &'static str, number: RawFd) -> Result<std::os::fd::Own
 }
 
 /// Names of interfaces as the kernel takes them (`dev_valid_name`), less `%`, which would ask it to choose.
-fn check_ifname(name: &str) -> Result<String, CliError> {
+pub(super) fn check_ifname(name: &str) -> Result<String, CliError> {
     let good = (1..=15).contains(&name.len())
         && !matches!(name, "." | ".." | "lo")
         && name.bytes().all(|b| b.is_ascii_graphic() && !b"/:%".contains(&b));
@@ -197,7 +197,7 @@ fn ours(address: IpAddr) -> Result<IpAddr, String> {
 }
 
 /// The addresses of an interface that reach further than its link.
-fn addresses_of(ifname: &str) -> Result<Vec<IpAddr>, String> {
+pub(super) fn addresses_of(ifname: &str) -> Result<Vec<IpAddr>, String> {
     let all = nix::ifaddrs::getifaddrs().map_err(|e| e.to_string())?;
     let addresses: Vec<IpAddr> = all
         .filter(|i| i.interface_name == ifname)

@@ -99,6 +99,8 @@ pub struct Network {
     pub outbound: OutboundAddr,
     /// From whom UDP mappings accept datagrams.
     pub filtering: Filtering,
+    /// Hardware address of the tap inside; `None`: the kernel's choice. Only where we configure it.
+    pub mac: Option<[u8; 6]>,
     /// The DNS address answers. Off for `--disable-dns` of the slirp4netns persona.
     pub dns: bool,
 }
@@ -113,6 +115,7 @@ impl Default for Network {
             policy: Policy::default(),
             outbound: OutboundAddr::default(),
             filtering: Filtering::AddressDependent,
+            mac: None,
             dns: true,
         }
     }

@@ -24,6 +24,7 @@ pub mod run;
 pub mod runtime;
 pub mod serve;
 pub mod signals;
+pub mod slirp4netns;
 pub mod state;
 pub mod terminal;
 
@@ -109,6 +110,9 @@ pub enum ControlError {
         "the data plane ended ({0}), so the network is gone; please report this with the output of --log-level debug"
     )]
     PlaneGone(String),
+    /// The tap's namespace was taken down.
+    #[error("the tap is gone, and with it the network: its namespace was taken down; attach again to the next one")]
+    TapGone,
     /// A message did not go over.
     #[error("between our own processes: {0}; {remedy}", remedy = message_remedy(.0))]
     Message(#[from] crate::msg::MsgError),

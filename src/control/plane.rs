@@ -206,7 +206,10 @@ impl Plane {
         let how = how_it_ended(status);
         // Of itself it ends in good order when its tap is gone, with the namespace.
         let died = !matches!(status, WaitStatus::Exited(_, 0));
-        let Some(told) = self.told.as_mut().filter(|_| died && !self.ending) else {
+        if !died && !self.ending {
+            return Err(ControlError::TapGone);
+        }
+        let Some(told) = self.told.as_mut().filter(|_| !self.ending) else {
             return Err(ControlError::PlaneGone(how));
         };
         if self.deaths.too_many(Instant::now()) {

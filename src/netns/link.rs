@@ -59,6 +59,9 @@ pub fn configure_tap(network: &Network) -> Result<Option<String>, LinkError> {
         let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/{setting}"), value);
     }
     let mut netlink = Netlink::open().map_err(|e| error("netlink", e))?;
+    if let Some(mac) = network.mac {
+        netlink.set_mac(index, mac).map_err(|e| error(format!("hardware address of {name}"), e))?;
+    }
     netlink.link_up(index, Some(network.mtu)).map_err(|e| error(format!("{name} up"), e))?;
     let guest = IpAddr::V4(network.guest_v4());
     netlink

@@ -54,6 +54,17 @@ impl Netlink {
         self.request(RouteNetlinkMessage::SetLink(link), 0)
     }
 
+    /// Gives a link another hardware address. Done before it goes up, for its IPv6 addresses are made of it.
+    ///
+    /// # Errors
+    /// What the kernel answers: `EADDRNOTAVAIL` for a group's address or none.
+    pub fn set_mac(&mut self, index: u32, mac: [u8; 6]) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.attributes.push(LinkAttribute::Address(mac.to_vec()));
+        self.request(RouteNetlinkMessage::SetLink(link), 0)
+    }
+
     /// Adds an address with its prefix; an IPv6 address is usable at once (no duplicate address detection). An
     /// address that is there already is no error.
     ///

@@ -1,0 +1,56 @@
+//! Called by another program's name, ringtap is that program: its flags become our configuration.
+
+pub mod slirp4netns;
+mod slirp4netns_flags;
+mod slirp4netns_text;
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// A program whose place ringtap takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Persona {
+    /// User-mode networking for a network namespace
+    Slirp4netns,
+}
+
+impl Persona {
+    /// All of them.
+    pub const ALL: [Self; 1] = [Self::Slirp4netns];
+
+    /// The name it is called by.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Slirp4netns => "slirp4netns",
+        }
+    }
+
+    /// The persona of a name; a directory before it does not count.
+    pub fn of(argv0: &OsStr) -> Option<Self> {
+        let name = Path::new(argv0).file_name()?;
+        Self::ALL.into_iter().find(|p| name == p.name())
+    }
+
+    /// Is that program, from its arguments to its exit status.
+    pub fn main(self, arguments: Vec<OsString>) -> ExitCode {
+        match self {
+            Self::Slirp4netns => slirp4netns::main(arguments),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_decides_and_the_directory_does_not() {
+        let of = |name: &str| Persona::of(OsStr::new(name));
+        assert_eq!(of("slirp4netns"), Some(Persona::Slirp4netns));
+        assert_eq!(of("/usr/bin/slirp4netns"), Some(Persona::Slirp4netns));
+        for other in ["ringtap", "slirp4netns/ringtap", "my-slirp4netns", ""] {
+            assert_eq!(of(other), None, "{other}");
+        }
+    }
+}
