@@ -111,7 +111,9 @@ pub enum ControlError {
     )]
     PlaneGone(String),
     /// The tap's namespace was taken down.
-    #[error("the tap is gone, and with it the network: its namespace was taken down; attach again to the next one")]
+    #[error(
+        "the tap is gone, and with it the network: its namespace was taken down; attach again to the next one"
+    )]
     TapGone,
     /// A message did not go over.
     #[error("between our own processes: {0}; {remedy}", remedy = message_remedy(.0))]

@@ -49,9 +49,10 @@ fn write(dst: Mac, op: u16, sender: (Mac, Ipv4Addr), target: (Mac, Ipv4Addr)) ->
     f
 }
 
-/// True for the IPv4 addresses that we are.
+/// True for the IPv4 addresses that we are. The DNS address is ours where nobody answers DNS there, too: what is sent to it
+/// then is lost without a word, as with slirp4netns, instead of failing as unreachable.
 pub fn ours(net: &Network, addr: Ipv4Addr) -> bool {
-    addr == net.gateway_v4() || (net.dns && addr == net.dns_v4())
+    addr == net.gateway_v4() || addr == net.dns_v4()
 }
 
 /// The question who has `addr`, asked by the gateway.

@@ -67,7 +67,8 @@ impl World {
         // Shown in the lab's own directory, for the way to the built program may be closed to other users.
         // RINGTAP_PROGRAM is for a test program that was moved away from where it was built.
         let built = std::env::var_os("RINGTAP_PROGRAM").unwrap_or(env!("CARGO_BIN_EXE_ringtap").into());
-        let lab = Lab::with_binds(&[(Path::new(&built), "ringtap")]).unwrap();
+        let lab =
+            Lab::with_binds(&[(Path::new(&built), "ringtap"), (Path::new(&built), "slirp4netns")]).unwrap();
         let server = lab.internet();
         let [v4, v6] = SERVER;
         let dns = DnsServer::start(server, (v4, 53), default_names()).unwrap();

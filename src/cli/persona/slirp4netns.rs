@@ -62,7 +62,9 @@ fn wanted(flags: Flags) -> Result<Slirp4netns, String> {
                         User Mode Linux, or pass a tap (--netns-type=tapfd)"
                 .to_owned());
         }
-        Some(other) => return Err(format!("--target-type must be either \"netns\" or \"bess\", not {other:?}")),
+        Some(other) => {
+            return Err(format!("--target-type must be either \"netns\" or \"bess\", not {other:?}"));
+        }
     }
     let (place, ifname) = place(&flags)?;
     crate::cli::log::start(Level::Warn);
@@ -200,7 +202,9 @@ fn parse_mac(text: &str) -> Result<[u8; 6], String> {
         .map(|b| u8::from_str_radix(b, 16).ok().filter(|_| (1..=2).contains(&b.len())))
         .collect();
     let mac = bytes.and_then(|b| <[u8; 6]>::try_from(b).ok()).filter(|m| m[0] & 1 == 0 && *m != [0; 6]);
-    mac.ok_or_else(|| format!("--macaddress: {text:?} is no address of an interface, as in 02:00:00:00:00:01"))
+    mac.ok_or_else(|| {
+        format!("--macaddress: {text:?} is no address of an interface, as in 02:00:00:00:00:01")
+    })
 }
 
 fn outbound(flags: &Flags) -> Result<OutboundAddr, String> {
@@ -224,16 +228,19 @@ fn outbound(flags: &Flags) -> Result<OutboundAddr, String> {
 
 /// A descriptor that the caller passed by number; of the standard ones a copy.
 fn descriptor(option: &str, text: &str) -> Result<OwnedFd, String> {
-    let number: i32 = text.parse().ok().filter(|n| *n >= 0).ok_or_else(|| {
-        format!("{option} must be a non-negative integer")
-    })?;
+    let number: i32 = text
+        .parse()
+        .ok()
+        .filter(|n| *n >= 0)
+        .ok_or_else(|| format!("{option} must be a non-negative integer"))?;
     let opened = match number {
         0 => std::io::stdin().as_fd().try_clone_to_owned(),
         1 => std::io::stdout().as_fd().try_clone_to_owned(),
         2 => std::io::stderr().as_fd().try_clone_to_owned(),
         _ => adopt_fd(number),
     };
-    opened.map_err(|e| format!("{option} {number}: {e}; pass a descriptor that is open, as in `{number}>file`"))
+    opened
+        .map_err(|e| format!("{option} {number}: {e}; pass a descriptor that is open, as in `{number}>file`"))
 }
 
 #[cfg(test)]
@@ -255,7 +262,9 @@ mod tests {
         assert!(network.policy.allow_host_loopback && network.dns && network.v6.is_none());
         assert_eq!((network.mtu, network.filtering), (1500, Filtering::EndpointIndependent));
         assert!(!wanted.configure && !wanted.sandbox && !wanted.seccomp);
-        assert!(matches!(wanted.place, Place::Namespace { netns, userns: None } if netns == *"/proc/12/ns/net"));
+        assert!(
+            matches!(wanted.place, Place::Namespace { netns, userns: None } if netns == *"/proc/12/ns/net")
+        );
         assert!(!of("--no-host-loopback 12 tap0").unwrap().common.network.policy.allow_host_loopback);
     }
 
@@ -278,7 +287,10 @@ mod tests {
             ("--cidr 24 1 tap0", "invalid CIDR"),
             ("--cidr foo 1 tap0", "invalid CIDR"),
             ("--cidr 10.0.2.0 1 tap0", "invalid CIDR"),
-            ("--cidr 10.0.2.100/24 1 tap0", "CIDR needs to be a network address like 10.0.2.0/24, not like 10.0.2.100/24"),
+            (
+                "--cidr 10.0.2.100/24 1 tap0",
+                "CIDR needs to be a network address like 10.0.2.0/24, not like 10.0.2.100/24",
+            ),
             ("--cidr 10.0.2.100/26 1 tap0", "prefix length needs to be 1-25"),
             ("--cidr 10.0.2.0/0 1 tap0", "prefix length needs to be 1-25"),
             ("--mtu 65522 1 tap0", "MTU must be a positive integer"),

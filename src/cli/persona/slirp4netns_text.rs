@@ -87,9 +87,25 @@ mod tests {
     #[test]
     fn callers_find_the_words_they_search_for() {
         for word in [
-            "--netns-type", "--enable-ipv6", "--cidr", "--disable-host-loopback", "--api-socket", "--enable-sandbox",
-            "--enable-seccomp", "--mtu", "--outbound-addr", "--outbound-addr6", "--configure", "--exit-fd", "--ready-fd",
-            "--userns-path", "--disable-dns", "--macaddress", "--target-type", "--help", "--version",
+            "--netns-type",
+            "--enable-ipv6",
+            "--cidr",
+            "--disable-host-loopback",
+            "--api-socket",
+            "--enable-sandbox",
+            "--enable-seccomp",
+            "--mtu",
+            "--outbound-addr",
+            "--outbound-addr6",
+            "--configure",
+            "--exit-fd",
+            "--ready-fd",
+            "--userns-path",
+            "--disable-dns",
+            "--macaddress",
+            "--target-type",
+            "--help",
+            "--version",
         ] {
             assert!(HELP.contains(word), "{word}");
         }
@@ -104,7 +120,9 @@ mod tests {
         let mut network = Network::default();
         network.policy.allow_host_loopback = true;
         let text = banner(&network, None);
-        for line in ["* MTU:              1500", "* Gateway:          10.0.2.2", "* Recommended IP:   10.0.2.100"] {
+        for line in
+            ["* MTU:              1500", "* Gateway:          10.0.2.2", "* Recommended IP:   10.0.2.100"]
+        {
             assert!(text.lines().any(|l| l == line), "{line:?} in {text}");
         }
         assert!(text.contains("WARNING: 127.0.0.1:*") && text.contains("* DHCP end:         10.0.2.30\n"));

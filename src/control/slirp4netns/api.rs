@@ -66,21 +66,16 @@ pub fn answer(ports: &mut Ports, network: &Network, request: &Value, plane: &Cha
     execute(ports, network, request, plane).unwrap_or_else(|refused| refused.to_value())
 }
 
-fn execute(
-    ports: &mut Ports,
-    network: &Network,
-    request: &Value,
-    plane: &Channel,
-) -> Result<Value, Refused> {
+fn execute(ports: &mut Ports, network: &Network, request: &Value, plane: &Channel) -> Result<Value, Refused> {
     let request = request.as_object().ok_or(Refused::new("json_object() failed"))?;
     let verb = request.get("execute").and_then(Value::as_str).ok_or(Refused::new("no execute found"))?;
     let arguments = request.get("arguments").unwrap_or(&Value::Null);
     match verb {
         "add_hostfwd" => {
             let spec = hostfwd(network, arguments)?;
-            let entry = ports.add(Asked::Spec(spec), plane).map_err(|e| {
-                Refused::because("add_hostfwd: slirp_add_hostfwd failed", e.with_remedy())
-            })?;
+            let entry = ports
+                .add(Asked::Spec(spec), plane)
+                .map_err(|e| Refused::because("add_hostfwd: slirp_add_hostfwd failed", e.with_remedy()))?;
             Ok(json!({ "return": { "id": entry.published.id.0 } }))
         }
         "list_hostfwd" => {
@@ -195,7 +190,9 @@ mod tests {
         for n in 0..text.len() - 2 {
             assert_eq!(parse(&text.as_bytes()[..n]), Ok(None), "{n}");
         }
-        assert!(parse(text.as_bytes()).unwrap().is_some() && parse(text.trim().as_bytes()).unwrap().is_some());
+        assert!(
+            parse(text.as_bytes()).unwrap().is_some() && parse(text.trim().as_bytes()).unwrap().is_some()
+        );
         assert_eq!(parse(b"badjson\n"), Err(Refused::NOT_JSON));
         assert_eq!(parse(&[0; 10]), Err(Refused::NOT_JSON));
         assert_eq!(parse(&[b' '; MAX_REQUEST]), Err(Refused::TOO_LARGE));
@@ -216,7 +213,8 @@ mod tests {
 
     #[test]
     fn a_bind_error_keeps_upstreams_text_and_says_why_beside_it() {
-        let request = json!({ "proto": "tcp", "host_addr": "192.0.2.1", "host_port": 8080, "guest_port": 80 });
+        let request =
+            json!({ "proto": "tcp", "host_addr": "192.0.2.1", "host_port": 8080, "guest_port": 80 });
         let answer = ask(&mut Ports::default(), &add(request));
         assert_eq!(answer["error"]["desc"], "bad request: add_hostfwd: slirp_add_hostfwd failed");
         assert!(answer["error"]["cause"].as_str().unwrap().contains("192.0.2.1:8080"), "{answer}");

@@ -2,8 +2,8 @@
 //!
 //! Theory of operation. As [`super::attach`], less what callers of slirp4netns have no use for: no state directory and no
 //! process left inside. A process goes into the namespace, makes the tap (or attaches to the one that waits there), hands
-//! it over and ends; or the caller passes a tap that it has opened itself. Then the API socket listens ([`server`]), the
-//! sandbox closes around this process, the plane starts, and the caller is told by `--ready-fd`. Forwards
+//! it over and ends; or the caller passes a tap that it has opened itself. Then the sandbox closes around this process, the
+//! plane starts behind it, the API socket is served ([`server`]), and the caller is told by `--ready-fd`. Forwards
 //! ([`api`]) enter the guest through the tap, with their client's address.
 //!
 //! It ends with 0 when told to (SIGTERM and its like, anything on `--exit-fd`) and when the namespace is taken down. The API
@@ -74,7 +74,6 @@ pub struct Slirp4netns {
 pub fn serve(mut wanted: Slirp4netns, plane_main: PlaneMain) -> Result<u8, ControlError> {
     signals::block().map_err(ControlError::system("block signals"))?;
     let socket = wanted.api_socket.as_deref().map(Socket::bind).transpose()?;
-    let mut plane = Plane::spawn(plane_main, true)?;
     let tap = match wanted.place {
         Place::Tap(tap) => tap,
         Place::Namespace { ref netns, ref userns } => {
@@ -92,13 +91,15 @@ pub fn serve(mut wanted: Slirp4netns, plane_main: PlaneMain) -> Result<u8, Contr
             tracing::warn!("{warning}");
         }
     }
-    plane.start(&wanted.common, resolvers, v6, tap)?;
-    let runtime = runtime::start()?;
     if wanted.seccomp
         && let Err(e) = sandbox::refuse_syscalls()
     {
         tracing::warn!("--enable-seccomp: {e}; running without");
     }
+    // Behind both, for they are for the process that parses packets first of all.
+    let mut plane = Plane::spawn(plane_main, true)?;
+    plane.start(&wanted.common, resolvers, v6, tap)?;
+    let runtime = runtime::start()?;
     match runtime.block_on(run(&mut wanted.common, wanted.exit_fd, &mut plane, socket, v6)) {
         Ok(()) | Err(ControlError::TapGone) => Ok(0),
         Err(e) => Err(e),
@@ -108,10 +109,9 @@ pub fn serve(mut wanted: Slirp4netns, plane_main: PlaneMain) -> Result<u8, Contr
 /// Sends a process inside, which makes the tap and ends when it has handed it over.
 fn enter(common: &Common, target: &Target, configure: bool) -> Result<OwnedFd, ControlError> {
     let (ours, theirs) = Channel::pair()?;
-    let process = process::spawn(CloneFlags::empty(), || {
-        join::main(&theirs, target, &common.network, configure)
-    })
-    .map_err(NetnsError::from)?;
+    let process =
+        process::spawn(CloneFlags::empty(), || join::main(&theirs, target, &common.network, configure))
+            .map_err(NetnsError::from)?;
     drop(theirs);
     let tap = inside::Tap::wait(&ours);
     // The end of its channel ends it.
