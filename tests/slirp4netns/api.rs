@@ -90,8 +90,8 @@ fn api_socket_error_strings() {
 
 #[test]
 fn api_socket_first_id_defaults_list_and_remove() {
-    let world = World::new();
     for as_user in BOTH {
+        let world = World::new();
         let api = Api::new(&world, as_user, "");
         assert_eq!(api.forward(&json!({ "proto": "tcp", "host_port": 8080, "guest_port": 80 })), 1);
         let list = api.ask(&json!({ "execute": "list_hostfwd" }));

@@ -102,15 +102,15 @@ fn exit_fd_ends_the_process_when_its_writer_goes() {
 }
 
 #[test]
-fn it_ends_well_when_told_to_and_when_the_namespace_goes() {
+fn it_ends_well_when_told_to_and_when_the_tap_goes() {
     let world = World::new();
     let target = Target::new(&world, true);
     let mut running = target.serve(&world, &format!("-c {} tap11", target.pid()));
     signal(&running, Signal::SIGTERM);
     assert_eq!(running.child().wait().unwrap().code(), Some(0));
-    let mut running = target.serve(&world, &format!("-c {} tap11", target.pid()));
-    drop(target);
-    assert_eq!(running.child().wait().unwrap().code(), Some(0));
+    let mut guest = target.guest(&world, "-c");
+    crate::common::sh(guest.place(), "ip link delete tap11").ok();
+    assert_eq!(guest.running()[1].child().wait().unwrap().code(), Some(0));
 }
 
 #[test]

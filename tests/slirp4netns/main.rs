@@ -28,7 +28,7 @@ struct Target {
 
 impl Target {
     fn new(world: &World, as_user: bool) -> Self {
-        let mut command = shell(world, as_user, "exec unshare -rn sh -c 'echo up; exec sleep infinity'");
+        let mut command = shell(world, as_user, "exec unshare -rmn sh -c 'echo up; exec sleep infinity'");
         let mut holder = world.lab.host().spawn(command.stdout(Stdio::piped())).unwrap();
         let mut up = [0; 3];
         holder.child().stdout.as_mut().unwrap().read_exact(&mut up).unwrap();

@@ -6,8 +6,9 @@
 //! plane starts behind it, the API socket is served ([`server`]), and the caller is told by `--ready-fd`. Forwards
 //! ([`api`]) enter the guest through the tap, with their client's address.
 //!
-//! It ends with 0 when told to (SIGTERM and its like, anything on `--exit-fd`) and when the namespace is taken down. The API
-//! socket is gone by then; only a SIGKILL leaves it behind, which the next start at that path removes.
+//! It ends with 0 when told to (SIGTERM and its like, anything on `--exit-fd`) and when the tap is removed. Not when the
+//! namespace has no process any more: our descriptor of the tap keeps the namespace, and callers count on it (upstream
+//! behaves alike, and is ended by whoever started it). The API socket is gone by then; only a SIGKILL leaves it behind, which the next start at that path removes.
 
 pub mod api;
 pub mod server;
