@@ -1,11 +1,15 @@
 //! Verbs: argv becomes one configuration and one call.
 //!
+//! Called by the name of a program whose place it takes, ringtap has that one's command line instead
+//! ([`persona`]).
+//!
 //! One file per verb. Usage errors exit with 2 (clap's habit), everything else that keeps a verb from doing its work
 //! with 1 and one line on standard error; `run` otherwise exits as COMMAND did.
 
 #![forbid(unsafe_code)]
 
 pub mod attach;
+pub mod install;
 pub mod log;
 pub mod network_args;
 pub mod persona;
@@ -35,6 +39,8 @@ enum Verb {
     Relay(relay::RelayArgs),
     /// Publish, remove and list ports of a running instance.
     Port(port::PortArgs),
+    /// Make links by which ringtap takes other programs' places.
+    Install(install::InstallArgs),
 }
 
 /// Why a verb did not do its work; one line with cause and remedy.
@@ -77,6 +83,7 @@ pub fn main() -> ExitCode {
         Verb::Attach(args) => args.run(),
         Verb::Relay(args) => args.run(),
         Verb::Port(args) => args.run(),
+        Verb::Install(args) => args.run(),
     };
     match outcome {
         Ok(status) => ExitCode::from(status),

@@ -169,3 +169,20 @@ fn bess_is_refused_with_the_reason() {
     assert_eq!(outcome.status.code(), Some(1));
     assert!(outcome.stderr.contains("bess is not supported"), "{outcome:?}");
 }
+
+#[test]
+fn install_makes_the_link_that_callers_start() {
+    let world = World::new();
+    let script = "
+        r=$(dirname \"$S\")/ringtap; p=$XDG_RUNTIME_DIR/prefix
+        $r install --prefix $p --personas slirp4netns; $r install --prefix $p --personas slirp4netns
+        $p/bin/slirp4netns --version
+        rm $p/bin/slirp4netns; echo other > $p/bin/slirp4netns
+        ! $r install --prefix $p --personas slirp4netns || exit 1
+        grep -q other $p/bin/slirp4netns
+        $r install --force --prefix $p --personas slirp4netns; test -L $p/bin/slirp4netns
+    ";
+    let outcome = crate::common::outcome("install", shell(&world, true, &format!("set -e; {script}")));
+    assert!(outcome.stderr.contains("is another program"), "{outcome:?}");
+    assert!(outcome.ok().contains("slirp4netns version 1."));
+}
