@@ -10,6 +10,7 @@ mod api;
 mod command;
 mod forwards;
 mod network;
+mod rootlesskit;
 mod sandbox;
 
 use common::{Outcome, World, outcome};
