@@ -20,26 +20,26 @@ use std::path::PathBuf;
 pub struct Flags {
     #[arg(short = 'c', long)]
     pub configure: bool,
-    #[arg(short = 'e', long)]
+    #[arg(short = 'e', long, allow_hyphen_values = true)]
     pub exit_fd: Option<String>,
-    #[arg(short = 'r', long)]
+    #[arg(short = 'r', long, allow_hyphen_values = true)]
     pub ready_fd: Option<String>,
-    #[arg(short = 'm', long)]
+    #[arg(short = 'm', long, allow_hyphen_values = true)]
     pub mtu: Option<String>,
     #[arg(short = '6', long)]
     pub enable_ipv6: bool,
-    #[arg(short = 'a', long)]
+    #[arg(short = 'a', long, allow_hyphen_values = true)]
     pub api_socket: Option<PathBuf>,
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub cidr: Option<String>,
     #[arg(long)]
     pub disable_host_loopback: bool,
     /// Its name before 0.4.
     #[arg(long)]
     pub no_host_loopback: bool,
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub netns_type: Option<String>,
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub userns_path: Option<PathBuf>,
     #[arg(long)]
     pub enable_sandbox: bool,
@@ -48,15 +48,15 @@ pub struct Flags {
     pub create_sandbox: bool,
     #[arg(long)]
     pub enable_seccomp: bool,
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub outbound_addr: Option<String>,
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub outbound_addr6: Option<String>,
     #[arg(long)]
     pub disable_dns: bool,
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub macaddress: Option<String>,
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub target_type: Option<String>,
     #[arg(short = 'h', long, action = ArgAction::SetTrue)]
     pub help: bool,
