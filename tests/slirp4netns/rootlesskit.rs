@@ -33,13 +33,12 @@ fn published(driver: &str) {
     // The port is published after the command has started.
     let end = Instant::now() + Duration::from_secs(30);
     let answer = loop {
-        let asked =
-            world.lab.host().tcp_connect((IpAddr::V4(Ipv4Addr::LOCALHOST), 8080)).and_then(|mut c| {
-                let mut answer = String::new();
-                let _ = c.write_all(b"GET /hostname HTTP/1.0\r\n\r\n");
-                let _ = c.read_to_string(&mut answer);
-                Ok(answer)
-            });
+        let asked = world.lab.host().tcp_connect((IpAddr::V4(Ipv4Addr::LOCALHOST), 8080)).map(|mut c| {
+            let mut answer = String::new();
+            let _ = c.write_all(b"GET /hostname HTTP/1.0\r\n\r\n");
+            let _ = c.read_to_string(&mut answer);
+            answer
+        });
         match asked {
             Ok(answer) if !answer.is_empty() => break answer,
             other => assert!(Instant::now() < end, "{other:?}"),
