@@ -3,15 +3,26 @@
 use super::CliError;
 use super::log::LogLevel;
 use crate::config::network::{MTU_DEFAULT, MTU_MIN_V6};
-use crate::config::{Exposed, Network, OutboundAddr, Policy, PortOptions};
+use crate::config::{Exposed, Network, OutboundAddr, Policy, PortOptions, SandboxMode};
 use crate::control::Common;
 use crate::netns::process::adopt_fd;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use ipnet::{Ipv4Net, Ipv6Net};
 use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 use std::path::PathBuf;
+
+/// What to do about the sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum SandboxArg {
+    /// Lock in as far as the kernel can
+    On,
+    /// Do not
+    Off,
+    /// Do not start unless it is whole (Landlock apart)
+    Require,
+}
 
 /// Options about the network.
 #[derive(Debug, Args)]
@@ -44,6 +55,9 @@ pub struct NetworkArgs {
     /// Write every frame of the tap to FILE, for wireshark or tcpdump
     #[arg(long, value_name = "FILE")]
     pcap: Option<PathBuf>,
+    /// Whether the process that parses packets is locked in
+    #[arg(long, value_enum, value_name = "MODE", default_value = "on")]
+    sandbox: SandboxArg,
     /// Least level of messages on standard error
     #[arg(long, value_enum, default_value = "warn")]
     log_level: LogLevel,
@@ -73,7 +87,12 @@ impl NetworkArgs {
             None => None,
         };
         let (ports, port_defaults) = (Vec::new(), PortOptions::default());
-        Ok(Common { network, dns, ports, port_defaults, pcap, log_level, ready_fd })
+        let sandbox = match self.sandbox {
+            SandboxArg::On => SandboxMode::On,
+            SandboxArg::Off => SandboxMode::Off,
+            SandboxArg::Require => SandboxMode::Require,
+        };
+        Ok(Common { network, dns, ports, port_defaults, pcap, sandbox, log_level, ready_fd })
     }
 
     fn network(&self, ifname: &str) -> Result<Network, CliError> {
