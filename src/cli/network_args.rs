@@ -3,15 +3,26 @@
 use super::CliError;
 use super::log::LogLevel;
 use crate::config::network::{MTU_DEFAULT, MTU_MIN_V6};
-use crate::config::{Exposed, Network, OutboundAddr, Policy, PortOptions};
+use crate::config::{Exposed, Network, OutboundAddr, Policy, PortOptions, Rule, SandboxMode};
 use crate::control::Common;
 use crate::netns::process::adopt_fd;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use ipnet::{Ipv4Net, Ipv6Net};
 use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 use std::path::PathBuf;
+
+/// What to do about the sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum SandboxArg {
+    /// Lock in as far as the kernel can
+    On,
+    /// Do not
+    Off,
+    /// Do not start unless it is whole (Landlock apart)
+    Require,
+}
 
 /// Options about the network.
 #[derive(Debug, Args)]
@@ -38,12 +49,25 @@ pub struct NetworkArgs {
     /// A port of the host's loopback that the guest reaches at its gateway's address; may be given again
     #[arg(long, value_name = "PORT|HOSTPORT:GATEWAYPORT[/tcp|udp]")]
     expose_host: Vec<String>,
+    /// Destinations that the guest may reach although a wider rule closes them; may be given again.
+    ///
+    /// RULE is ADDR, NET/LEN or all, and :PORT or :PORT-PORT behind it; IPv6 with ports in brackets. The closest rule holds:
+    /// the longest prefix, then the fewest ports, then --deny. Closed by default: link-local addresses and cloud metadata
+    /// (169.254.0.0/16, fd00:ec2::254, ..). The host's loopback has options of its own
+    #[arg(long, value_name = "RULE")]
+    allow: Vec<String>,
+    /// Destinations that the guest may not reach, as for --allow; may be given again
+    #[arg(long, value_name = "RULE")]
+    deny: Vec<String>,
     /// Source of outgoing traffic: an address, or an interface that has one; once per family
     #[arg(long, value_name = "ADDR|IFNAME")]
     outbound_addr: Vec<String>,
     /// Write every frame of the tap to FILE, for wireshark or tcpdump
     #[arg(long, value_name = "FILE")]
     pcap: Option<PathBuf>,
+    /// Whether the process that parses packets is locked in
+    #[arg(long, value_enum, value_name = "MODE", default_value = "on")]
+    sandbox: SandboxArg,
     /// Least level of messages on standard error
     #[arg(long, value_enum, default_value = "warn")]
     log_level: LogLevel,
@@ -73,7 +97,12 @@ impl NetworkArgs {
             None => None,
         };
         let (ports, port_defaults) = (Vec::new(), PortOptions::default());
-        Ok(Common { network, dns, ports, port_defaults, pcap, log_level, ready_fd })
+        let sandbox = match self.sandbox {
+            SandboxArg::On => SandboxMode::On,
+            SandboxArg::Off => SandboxMode::Off,
+            SandboxArg::Require => SandboxMode::Require,
+        };
+        Ok(Common { network, dns, ports, port_defaults, pcap, sandbox, log_level, ready_fd })
     }
 
     fn network(&self, ifname: &str) -> Result<Network, CliError> {
@@ -97,10 +126,22 @@ impl NetworkArgs {
             policy: Policy {
                 allow_host_loopback: self.allow_host_loopback,
                 exposed: exposed(&self.expose_host)?,
+                rules: self.rules()?,
             },
             outbound: outbound(&self.outbound_addr)?,
             ..defaults
         })
+    }
+
+    fn rules(&self) -> Result<Vec<Rule>, CliError> {
+        // Each by itself first, to name the option that is wrong.
+        for (option, texts, deny) in [("--allow", &self.allow, false), ("--deny", &self.deny, true)] {
+            texts
+                .iter()
+                .try_for_each(|t| Rule::parse(t, deny).map(drop))
+                .map_err(CliError::option(option))?;
+        }
+        Rule::all(&self.allow, &self.deny).map_err(CliError::option("--deny"))
     }
 }
 
@@ -281,6 +322,16 @@ mod tests {
         let twice = network(&["--expose-host", "53", "--expose-host", "5353:53"]).unwrap_err();
         assert!(twice.starts_with("--expose-host: ") && twice.contains("same port"), "{twice}");
         assert!(network(&["--expose-host", "127.0.0.1:80"]).unwrap_err().contains("names no port"));
+    }
+
+    #[test]
+    fn rules_name_the_option_that_is_wrong() {
+        let n = network(&["--deny", "all", "--allow", "192.0.2.0/24:443"]).unwrap();
+        assert_eq!(n.policy.rules.len(), Rule::closed_by_default().len() + 3);
+        assert!(
+            network(&["--allow", "nowhere"]).unwrap_err().starts_with("--allow: \"nowhere\" names no dest")
+        );
+        assert!(network(&["--deny", "10.0.2.1/8"]).unwrap_err().starts_with("--deny: "));
     }
 
     #[test]

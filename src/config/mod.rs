@@ -11,6 +11,8 @@ pub mod port;
 pub mod port_spec;
 pub mod resolvers;
 pub mod rootlesskit_spec;
+pub mod rule;
+pub mod sandbox;
 
 pub use exposed::Exposed;
 pub use network::{Filtering, Network, NetworkError, OutboundAddr, Policy};
@@ -18,3 +20,5 @@ pub use port::{PortId, ProxyProtocol, Published, SourceIp};
 pub use port_spec::{PortOptions, PortSpec};
 pub use resolvers::Resolvers;
 pub use rootlesskit_spec::RootlessKitSpec;
+pub use rule::{Rule, RuleError};
+pub use sandbox::SandboxMode;

@@ -54,13 +54,23 @@ pub enum Filtering {
 }
 
 /// What the guest may reach. Fixed at start.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
     /// The gateway address stands for the host's loopback. Off by default: whatever listens on 127.0.0.1 trusts its
     /// clients.
     pub allow_host_loopback: bool,
     /// Single ports of the host's loopback that the gateway address stands for in any case.
     pub exposed: Vec<super::Exposed>,
+    /// Destinations that are open and closed; [`super::rule`] says which rule holds. They are about addresses outside:
+    /// the gateway's and the DNS address have the options above.
+    pub rules: Vec<super::Rule>,
+}
+
+impl Default for Policy {
+    /// The host's loopback, link-local addresses and cloud metadata are closed, everything else is open.
+    fn default() -> Self {
+        Self { allow_host_loopback: false, exposed: Vec::new(), rules: super::Rule::closed_by_default() }
+    }
 }
 
 /// The source that outgoing sockets are bound to.

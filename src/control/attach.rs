@@ -59,7 +59,7 @@ pub fn attach(mut attach: Attach, plane_main: PlaneMain) -> Result<u8, ControlEr
     };
     let target = Target::open(&path, attach.userns.as_deref()).map_err(NetnsError::from)?;
     let mut state = StateDir::create(None)?;
-    let mut plane = Plane::spawn(plane_main, true)?;
+    let mut plane = Plane::spawn(plane_main, attach.common.sandbox, true)?;
     state.write("plane_pid", &plane.pid().to_string())?;
     let (inside, tap) = enter(&attach, &target)?;
     drop(target);

@@ -30,14 +30,14 @@ pub mod terminal;
 
 pub use crate::msg::Level;
 
-use crate::config::{Network, PortOptions, PortSpec, Resolvers};
+use crate::config::{Network, PortOptions, PortSpec, Resolvers, SandboxMode};
 use crate::msg::Channel;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 /// The life of the plane process, given by the caller: control does not know how it works.
-pub type PlaneMain = fn(Channel) -> u8;
+pub type PlaneMain = fn(Channel, SandboxMode) -> u8;
 
 /// What both verbs have in common.
 #[derive(Debug)]
@@ -52,6 +52,8 @@ pub struct Common {
     pub port_defaults: PortOptions,
     /// Where to write a capture of the tap.
     pub pcap: Option<File>,
+    /// How far the plane is locked in.
+    pub sandbox: SandboxMode,
     /// Log lines below this level are not written.
     pub log_level: Level,
     /// Gets one `1` when the network works, and is closed then.

@@ -18,7 +18,7 @@
 //! because the tap's namespace is gone, is not replaced.
 
 use super::{Common, ControlError, PlaneMain};
-use crate::config::Resolvers;
+use crate::config::{Resolvers, SandboxMode};
 use crate::msg::{Channel, FromPlane, Level, MsgError, Start, ToPlane};
 use crate::netns::{NetnsError, process};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -63,6 +63,7 @@ struct Told {
 #[derive(Debug)]
 pub struct Plane {
     main: PlaneMain,
+    sandbox: SandboxMode,
     process: process::Spawned,
     channel: Channel,
     /// It is asked to end instead of killed: it has a capture file to finish, or a tap in a namespace that outlives
@@ -83,10 +84,11 @@ impl Plane {
     ///
     /// # Errors
     /// No room for a process or a socket.
-    pub fn spawn(main: PlaneMain, orderly: bool) -> Result<Self, ControlError> {
-        let (process, channel) = fork(main)?;
+    pub fn spawn(main: PlaneMain, sandbox: SandboxMode, orderly: bool) -> Result<Self, ControlError> {
+        let (process, channel) = fork(main, sandbox)?;
         Ok(Self {
             main,
+            sandbox,
             process,
             channel,
             orderly,
@@ -217,7 +219,7 @@ impl Plane {
         }
         told.start.resumed = true;
         process::keep_rings().map_err(ControlError::system("fork another data plane"))?;
-        (self.process, self.channel) = fork(self.main)?;
+        (self.process, self.channel) = fork(self.main, self.sandbox)?;
         self.ended = None;
         self.tell()?;
         tracing::warn!(
@@ -259,13 +261,13 @@ impl Drop for Plane {
 }
 
 /// Forks the process that `main` is the life of.
-fn fork(main: PlaneMain) -> Result<(process::Spawned, Channel), ControlError> {
+fn fork(main: PlaneMain, sandbox: SandboxMode) -> Result<(process::Spawned, Channel), ControlError> {
     let (ours, theirs) = Channel::pair()?;
     let process = process::spawn(CloneFlags::empty(), move || {
         process::die_with_parent();
         process::keep_only(theirs.as_fd());
         let _ = nix::unistd::setsid();
-        main(theirs)
+        main(theirs, sandbox)
     })
     .map_err(NetnsError::from)?;
     Ok((process, ours))

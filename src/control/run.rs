@@ -138,7 +138,7 @@ impl Session {
         let host = resolvers::read();
         let mut state = StateDir::create(run.state_dir.as_deref())?;
         let mounts = mount_plan(&run, &mut state, &host)?;
-        let mut plane = Plane::spawn(plane_main, run.common.pcap.is_some())?;
+        let mut plane = Plane::spawn(plane_main, run.common.sandbox, run.common.pcap.is_some())?;
         state.write("plane_pid", &plane.pid().to_string())?;
         let pid_namespace = run.namespaces.contains(CloneFlags::CLONE_NEWPID);
         let config = InitConfig {

@@ -3,12 +3,14 @@
 //! Theory of operation. [`Policy::translate`] is asked once per flow (TCP) or once per new destination (UDP, echo), by
 //! address *value*: every spelling of a forbidden address is refused, before and after translation. The gateway
 //! address stands for the host's loopback where that is allowed, or for the ports of it that are exposed one by one; the
-//! DNS address for the host's resolvers, port 53 only. [`Policy::guest_sees`] is the way back: what source the guest sees
+//! DNS address for the host's resolvers, port 53 only. Any other destination is up to the rules of the configuration
+//! ([`crate::config::rule`]), by which link-local addresses and cloud metadata are closed. [`Policy::guest_sees`] is the way back: what source the guest sees
 //! for a host-side peer. [`Policy::shown`] is the same question for the client of a published port, whom the guest must
 //! be able to answer through us.
 
 #![forbid(unsafe_code)]
 
+use crate::config::rule::admits;
 use crate::config::{Network, SourceIp};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -98,7 +100,18 @@ impl Policy {
         if self.net.contains(ip) {
             return Verdict::Silent;
         }
-        if forbidden(ip) { Verdict::Refuse } else { Verdict::Host(dst) }
+        let port = (transport != Transport::Icmp).then_some(dst.port());
+        if forbidden(ip) || !self.admits(ip, port) { Verdict::Refuse } else { Verdict::Host(dst) }
+    }
+
+    /// What the rules say of an address, and of the one that the host would make of it.
+    fn admits(&self, ip: IpAddr, port: Option<u16>) -> bool {
+        let rules = &self.net.policy.rules;
+        let inner = match ip {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(a) => embedded(a.segments()),
+        };
+        admits(rules, ip, port) && inner.is_none_or(|a| admits(rules, a.into(), port))
     }
 
     /// The port of the host's loopback that this port of the gateway was made to stand for.
@@ -209,6 +222,7 @@ fn embedded(s: [u16; 8]) -> Option<Ipv4Addr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Rule;
 
     fn policy(allow: bool) -> Policy {
         let mut net = Network::default();
@@ -258,6 +272,32 @@ mod tests {
         }
         assert_eq!(tcp("10.0.2.77:5432"), Verdict::Silent);
         assert_eq!(udp("10.0.2.3:53"), Verdict::Dns);
+    }
+
+    #[test]
+    fn rules_hold_in_every_spelling_and_leave_gateway_and_dns_alone() {
+        let p = policy(true);
+        for dst in [
+            "169.254.169.254:80",
+            "[fd00:ec2::254]:80",
+            "[64:ff9b::169.254.169.254]:80",
+            "[2002:a9fe:a9fe::1]:80",
+            "[::ffff:169.254.169.254]:80",
+        ] {
+            assert_eq!(ask(&p, dst), Verdict::Refuse, "{dst}");
+            assert_eq!(p.translate(Transport::Icmp, dst.parse().unwrap()), Verdict::Refuse, "{dst}");
+        }
+        let mut net = Network::default();
+        net.policy.allow_host_loopback = true;
+        net.policy.rules = Rule::all(&["192.0.2.1:443".to_owned()], &["all".to_owned()]).unwrap();
+        let p = Policy::new(net);
+        let host = |to: &str| Verdict::Host(to.parse().unwrap());
+        assert_eq!(ask(&p, "192.0.2.1:443"), host("192.0.2.1:443"));
+        assert_eq!(ask(&p, "192.0.2.1:80"), Verdict::Refuse);
+        assert_eq!(p.translate(Transport::Icmp, "192.0.2.1:0".parse().unwrap()), Verdict::Refuse);
+        assert_eq!(ask(&p, "[64:ff9b::192.0.2.1]:443"), Verdict::Refuse);
+        assert_eq!(ask(&p, "10.0.2.2:443"), host("127.0.0.1:443"));
+        assert_eq!(ask(&p, "10.0.2.3:53"), Verdict::Dns);
     }
 
     #[test]

@@ -122,6 +122,7 @@ impl<T: Copy> Ring<T> {
         })?;
         let tap = Provided::new(&uring, &arena, Class::Tap)?;
         let host = Provided::new(&uring, &arena, Class::Host)?;
+        setup::enable(&uring, granted.frame_reads)?;
         let mut ring = Self {
             uring,
             slots: Slots::new(config.ops),

@@ -5,10 +5,14 @@
 //! Operations are probed rather than inferred from a version. Rings may be charged to RLIMIT_MEMLOCK, per user and given
 //! back a moment after a ring is closed (facts/io_uring.md, 6.3): on `ENOMEM` the soft limit is raised to the hard one,
 //! then the same size is tried once more, then half, down to 8 entries.
+//!
+//! A ring is born disabled (`IORING_SETUP_R_DISABLED`), is given what it needs, then takes [`OPERATIONS`] and nothing
+//! else for ever ([`enable`]): a plane that was taken over cannot have the kernel open files for it.
 
 use super::error::{RingError, errno_of};
 use crate::buf::ArenaConfig;
-use io_uring::{IoUring, Probe, opcode};
+use io_uring::register::Restriction;
+use io_uring::{IoUring, Probe, opcode, squeue};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fmt;
@@ -87,6 +91,40 @@ impl fmt::Display for Granted {
     }
 }
 
+/// What is ever submitted, and what for.
+pub(super) const OPERATIONS: [(u8, &str); 13] = [
+    (opcode::Read::CODE, "IORING_OP_READ"),
+    (opcode::ReadMulti::CODE, "IORING_OP_READ_MULTISHOT"),
+    (opcode::Write::CODE, "IORING_OP_WRITE"),
+    (opcode::Writev::CODE, "IORING_OP_WRITEV"),
+    (opcode::Send::CODE, "IORING_OP_SEND"),
+    (opcode::SendMsg::CODE, "IORING_OP_SENDMSG"),
+    (opcode::Recv::CODE, "IORING_OP_RECV"),
+    (opcode::RecvMsg::CODE, "IORING_OP_RECVMSG"),
+    (opcode::Connect::CODE, "IORING_OP_CONNECT"),
+    (opcode::Accept::CODE, "IORING_OP_ACCEPT"),
+    (opcode::PollAdd::CODE, "IORING_OP_POLL_ADD"),
+    (opcode::Splice::CODE, "IORING_OP_SPLICE"),
+    (opcode::AsyncCancel::CODE, "IORING_OP_ASYNC_CANCEL"),
+];
+/// Flags of submissions that [`super::Ring`] sets.
+const FLAGS: squeue::Flags =
+    squeue::Flags::BUFFER_SELECT.union(squeue::Flags::IO_HARDLINK).union(squeue::Flags::SKIP_SUCCESS);
+
+/// Restricts a ring to [`OPERATIONS`] and lets it run. The calling thread is the one that may submit from now on.
+pub(super) fn enable(uring: &IoUring, frame_reads: FrameReads) -> Result<(), RingError> {
+    // A kernel refuses to allow what it does not know.
+    let known = |code: u8| code != opcode::ReadMulti::CODE || frame_reads == FrameReads::Multishot;
+    let codes = OPERATIONS.iter().map(|(code, _)| *code).filter(|code| known(*code));
+    let mut allowed: Vec<Restriction> = codes.map(Restriction::sqe_op).collect();
+    allowed.push(Restriction::sqe_flags_allowed(FLAGS.bits()));
+    let submitter = uring.submitter();
+    submitter
+        .register_restrictions(&mut allowed)
+        .and_then(|()| submitter.register_enable_rings())
+        .map_err(|error| RingError::of("io_uring_register", &error, 0, 0))
+}
+
 /// Walks the ladder.
 pub(super) fn make(config: &RingConfig) -> Result<(IoUring, Granted), RingError> {
     let mut entries = config.entries.max(MIN_ENTRIES);
@@ -121,7 +159,7 @@ pub(super) fn make(config: &RingConfig) -> Result<(IoUring, Granted), RingError>
 /// One try: with `NO_SQARRAY`, and without where the kernel does not know it.
 fn build(entries: u32, cq_entries: u32) -> std::io::Result<(IoUring, bool)> {
     let mut builder = IoUring::builder();
-    builder.dontfork().setup_cqsize(cq_entries).setup_clamp();
+    builder.dontfork().setup_cqsize(cq_entries).setup_clamp().setup_r_disabled();
     builder.setup_single_issuer().setup_defer_taskrun().setup_submit_all();
     let plain = builder.clone();
     match builder.setup_no_sqarray().build(entries) {
@@ -138,20 +176,9 @@ fn probe(config: &RingConfig, uring: IoUring, no_sq_array: bool) -> Result<(IoUr
         .submitter()
         .register_probe(&mut known)
         .map_err(|error| RingError::of("io_uring_register", &error, entries, cq_entries))?;
-    let needed = [
-        (opcode::Read::CODE, "IORING_OP_READ"),
-        (opcode::Writev::CODE, "IORING_OP_WRITEV"),
-        (opcode::Send::CODE, "IORING_OP_SEND"),
-        (opcode::SendMsg::CODE, "IORING_OP_SENDMSG"),
-        (opcode::Recv::CODE, "IORING_OP_RECV"),
-        (opcode::RecvMsg::CODE, "IORING_OP_RECVMSG"),
-        (opcode::Connect::CODE, "IORING_OP_CONNECT"),
-        (opcode::Accept::CODE, "IORING_OP_ACCEPT"),
-        (opcode::PollAdd::CODE, "IORING_OP_POLL_ADD"),
-        (opcode::Splice::CODE, "IORING_OP_SPLICE"),
-        (opcode::AsyncCancel::CODE, "IORING_OP_ASYNC_CANCEL"),
-    ];
-    if let Some((_, lacking)) = needed.into_iter().find(|(code, _)| !known.is_supported(*code)) {
+    let optional = opcode::ReadMulti::CODE;
+    let mut needed = OPERATIONS.into_iter().filter(|(code, _)| *code != optional);
+    if let Some((_, lacking)) = needed.find(|(code, _)| !known.is_supported(*code)) {
         return Err(RingError::TooOld { lacking });
     }
     let frame_reads = match config.frame_reads {

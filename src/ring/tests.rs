@@ -340,3 +340,29 @@ fn waiting_ends_in_time_and_not_before() {
     assert_eq!(ring.completion().unwrap().result, Ok(0));
     assert_all_back(&ring);
 }
+
+#[test]
+fn what_was_not_allowed_is_refused_by_the_kernel() {
+    let mut ring = ring();
+    let nowhere = std::ptr::null();
+    let all = [
+        opcode::Nop::new().build(),
+        opcode::OpenAt::new(io_uring::types::Fd(libc::AT_FDCWD), c"/".as_ptr()).build(),
+        opcode::Socket::new(libc::AF_UNIX, libc::SOCK_STREAM, 0).build(),
+        opcode::ProvideBuffers::new(std::ptr::null_mut(), 0, 0, 0, 0).build(),
+        opcode::MsgRingData::new(io_uring::types::Fd(0), 0, 0, None).build(),
+        opcode::Statx::new(io_uring::types::Fd(libc::AT_FDCWD), nowhere, std::ptr::null_mut()).build(),
+        // An operation that is allowed, with a flag that is not.
+        opcode::PollAdd::new(io_uring::types::Fd(0), 0).build().flags(squeue::Flags::ASYNC),
+    ];
+    for (n, entry) in all.iter().enumerate() {
+        ring.push(&entry.clone().user_data(n as u64)).unwrap();
+        ring.submit().unwrap();
+        let done = ring.uring.completion().next().unwrap();
+        assert_eq!((done.user_data(), done.result()), (n as u64, -libc::EACCES));
+    }
+    // Nor can the list be changed any more.
+    let mut more = [io_uring::register::Restriction::sqe_op(opcode::Nop::CODE)];
+    let refused = ring.uring.submitter().register_restrictions(&mut more).unwrap_err();
+    assert!(matches!(refused.raw_os_error(), Some(libc::EACCES | libc::EBADFD)), "{refused}");
+}

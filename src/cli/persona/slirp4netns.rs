@@ -9,7 +9,7 @@
 use super::slirp4netns_flags::Flags;
 use super::slirp4netns_text::{HELP, banner, version};
 use crate::cli::network_args::{addresses_of, check_ifname};
-use crate::config::{Filtering, Network, OutboundAddr, Policy, PortOptions};
+use crate::config::{Filtering, Network, OutboundAddr, Policy, PortOptions, SandboxMode};
 use crate::control::slirp4netns::{Place, Slirp4netns, serve};
 use crate::control::{Common, Level};
 use crate::netns::process::adopt_fd;
@@ -85,6 +85,7 @@ fn wanted(flags: Flags) -> Result<Slirp4netns, String> {
         port_defaults: PortOptions::default(),
         pcap: None,
         log_level: Level::Warn,
+        sandbox: SandboxMode::On,
         ready_fd,
     };
     Ok(Slirp4netns {
@@ -174,6 +175,8 @@ fn network(flags: &Flags, ifname: &str) -> Result<Network, String> {
         ifname: ifname.to_owned(),
         policy: Policy {
             allow_host_loopback: !(flags.disable_host_loopback || flags.no_host_loopback),
+            // Callers count on what upstream reaches, a cloud's metadata among it.
+            rules: Vec::new(),
             ..Policy::default()
         },
         outbound: outbound(flags)?,

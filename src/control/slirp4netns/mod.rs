@@ -2,8 +2,8 @@
 //!
 //! Theory of operation. As [`super::attach`], less what callers of slirp4netns have no use for: no state directory and no
 //! process left inside. A process goes into the namespace, makes the tap (or attaches to the one that waits there), hands
-//! it over and ends; or the caller passes a tap that it has opened itself. Then the sandbox closes around this process, the
-//! plane starts behind it, the API socket is served ([`server`]), and the caller is told by `--ready-fd`. Forwards
+//! it over and ends; or the caller passes a tap that it has opened itself. Then the plane starts, the sandbox closes around
+//! this process, the API socket is served ([`server`]), and the caller is told by `--ready-fd`. Forwards
 //! ([`api`]) enter the guest through the tap, with their client's address.
 //!
 //! It ends with 0 when told to (SIGTERM and its like, anything on `--exit-fd`) and when the tap is removed. Not when the
@@ -24,7 +24,7 @@ use crate::config::PortOptions;
 use crate::msg::Channel;
 use crate::netns::join::{self, Target};
 use crate::netns::{NetnsError, process};
-use crate::sandbox;
+use crate::sandbox::slirp4netns as sandbox;
 use nix::sched::CloneFlags;
 use nix::sys::wait::waitpid;
 use server::{Calls, Socket};
@@ -87,6 +87,8 @@ pub fn serve(mut wanted: Slirp4netns, plane_main: PlaneMain) -> Result<u8, Contr
     let _ = std::io::stdout().flush();
     let v6 = host_v6::usable();
     let resolvers = wanted.common.resolvers(resolvers::read());
+    // Before both, for it has a sandbox of its own that is narrower; one that takes its place is behind them.
+    let mut plane = Plane::spawn(plane_main, wanted.common.sandbox, true)?;
     if wanted.sandbox {
         for warning in sandbox::enter() {
             tracing::warn!("{warning}");
@@ -97,8 +99,6 @@ pub fn serve(mut wanted: Slirp4netns, plane_main: PlaneMain) -> Result<u8, Contr
     {
         tracing::warn!("--enable-seccomp: {e}; running without");
     }
-    // Behind both, for they are for the process that parses packets first of all.
-    let mut plane = Plane::spawn(plane_main, true)?;
     plane.start(&wanted.common, resolvers, v6, tap)?;
     let runtime = runtime::start()?;
     match runtime.block_on(run(&mut wanted.common, wanted.exit_fd, &mut plane, socket, v6)) {

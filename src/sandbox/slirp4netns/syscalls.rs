@@ -22,9 +22,6 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_finit_module,
     libc::SYS_delete_module,
     libc::SYS_chroot,
-    libc::SYS_mount,
-    libc::SYS_umount2,
-    libc::SYS_pivot_root,
     libc::SYS_move_mount,
     libc::SYS_open_tree,
     libc::SYS_fsopen,
@@ -34,11 +31,14 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_open_by_handle_at,
     libc::SYS_name_to_handle_at,
     libc::SYS_setns,
-    libc::SYS_unshare,
     libc::SYS_kexec_load,
     libc::SYS_kexec_file_load,
     libc::SYS_reboot,
 ];
+
+/// Fails with EPERM: a successor of the plane tries these for its own sandbox, and does without.
+const WITHHELD: &[libc::c_long] =
+    &[libc::SYS_mount, libc::SYS_umount2, libc::SYS_pivot_root, libc::SYS_unshare];
 
 /// The bit of x32's numbers (`__X32_SYSCALL_BIT`).
 #[cfg(target_arch = "x86_64")]
@@ -54,16 +54,20 @@ pub struct SyscallError(String);
 /// # Errors
 /// [`SyscallError`].
 pub fn refuse_syscalls() -> Result<(), SyscallError> {
-    let program = filter().map_err(|e| SyscallError(e.to_string()))?;
-    seccompiler::apply_filter(&program).map_err(|e| SyscallError(e.to_string()))
+    let withheld = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+    for (calls, action) in [(WITHHELD, withheld), (REFUSED, SeccompAction::KillProcess)] {
+        let program = filter(calls, action).map_err(|e| SyscallError(e.to_string()))?;
+        seccompiler::apply_filter(&program).map_err(|e| SyscallError(e.to_string()))?;
+    }
+    Ok(())
 }
 
-fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
-    let mut rules: BTreeMap<i64, Vec<_>> = REFUSED.iter().map(|n| (*n, Vec::new())).collect();
+fn filter(calls: &[i64], action: SeccompAction) -> Result<BpfProgram, seccompiler::BackendError> {
+    let mut rules: BTreeMap<i64, Vec<_>> = calls.iter().map(|n| (*n, Vec::new())).collect();
     #[cfg(target_arch = "x86_64")]
-    rules.extend(REFUSED.iter().map(|n| (*n | X32, Vec::new())));
+    rules.extend(calls.iter().map(|n| (*n | X32, Vec::new())));
     let arch = std::env::consts::ARCH.try_into()?;
-    SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::KillProcess, arch)?.try_into()
+    SeccompFilter::new(rules, SeccompAction::Allow, action, arch)?.try_into()
 }
 
 #[cfg(test)]
@@ -72,6 +76,6 @@ mod tests {
 
     #[test]
     fn the_list_is_a_program() {
-        assert!(filter().unwrap().len() > REFUSED.len());
+        assert!(filter(REFUSED, SeccompAction::KillProcess).unwrap().len() > REFUSED.len());
     }
 }
