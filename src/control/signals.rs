@@ -3,9 +3,7 @@
 //! Theory of operation. All of [`FORWARDED`] are blocked before the first fork and read from a signalfd. Control acts on
 //! none of them by itself while COMMAND runs: it tells the child, which passes a signal on unless COMMAND has been
 //! sent it along with the whole process group (see [`crate::netns::init`]). For that the child must be able to rely on
-//! a group's signal having reached all its members by the time it is told. kill(2) signals a group under the reader
-//! side of the kernel's `tasklist_lock` and setpgid(2) takes its writer side, so a setpgid that changes nothing waits
-//! until the group is done ([`Signals::next`]).
+//! a group's signal having reached all its members by the time it is told ([`settle_group_signals`]).
 //!
 //! **Stopping.** COMMAND is stopped by the terminal itself; the child reports it and [`stop_like`] stops control the same
 //! way, so that the shell that started us sees its job stop. SIGCONT comes back over the signalfd. While control is
@@ -16,9 +14,9 @@
 
 use super::ready::Ready;
 use crate::netns::init::{FORWARDED, block_signals};
+use crate::netns::witness::settle_group_signals;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::{Pid, getpgrp, setpgid};
 use std::io;
 
 /// `ssi_code` of a signal that the kernel itself sent, the terminal's among them (sigaction(2)).
@@ -60,7 +58,7 @@ impl Signals {
             let mut guard = self.ready.wait().await?;
             match self.fd.read_signal()? {
                 Some(info) => {
-                    let _ = setpgid(Pid::from_raw(0), getpgrp());
+                    settle_group_signals();
                     let number = i32::try_from(info.ssi_signo).unwrap_or(0);
                     let Ok(signal) = Signal::try_from(number) else { continue };
                     // The terminal's ^Z has stopped COMMAND or is none of its business. Passing it on would race with

@@ -20,7 +20,7 @@
 use super::exec::Command;
 use super::factory::{self, Factory};
 use super::mounts::{EtcFiles, MountPlan};
-use super::witness::Witness;
+use super::witness::{Witness, settle_group_signals};
 use super::{NetnsError, link, mounts, process, steer};
 use crate::config::Network;
 use crate::msg::{Channel, FromChild, MsgError, ToChild};
@@ -30,7 +30,7 @@ use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, pthread_sigmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, getpgid, getpgrp, getpid, setpgid};
+use nix::unistd::{Pid, getpgid, getpgrp, getpid};
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
@@ -250,8 +250,7 @@ impl Init<'_> {
                 }
             }
             ToChild::Stopping => {
-                // A group's signal has reached us too once this setpgid, which changes nothing, returns.
-                let _ = setpgid(Pid::from_raw(0), getpgrp());
+                settle_group_signals();
                 self.drain(signals);
                 self.witness.control_stops();
             }

@@ -11,10 +11,19 @@
 //! that is later than every stop before it.
 
 use nix::sys::signal::Signal;
+use nix::unistd::{Pid, setpgid};
 use std::time::{Duration, Instant};
 
+/// Returns once every kill(2) of a group that has reached one member has reached all. kill(2) holds the reader side of the
+/// kernel's `tasklist_lock` and setpgid(2) takes its writer side before it looks for its process, which cannot be there:
+/// numbers end at 2^22. (Naming our own group instead would not do: inside a pid namespace its number is 0, by which
+/// setpgid(2) makes a new one.)
+pub fn settle_group_signals() {
+    let _ = setpgid(Pid::from_raw(i32::MAX), Pid::from_raw(1));
+}
+
 /// How long a signal that we saw ourselves explains one that control was sent. Both are raised by one kill(2), so this
-/// only has to outlast scheduling (one second did not, on a machine busy with other things); it keeps a leftover from
+/// only has to outlast scheduling; it keeps a leftover from
 /// swallowing a signal that was meant for COMMAND.
 const MEMORY: Duration = Duration::from_secs(5);
 
