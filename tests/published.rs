@@ -5,7 +5,7 @@ mod common;
 use common::{HOST, PATIENCE, SERVER, World, sh};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use ringtap::lab::{Guest, Server, addr};
+use ringtap::lab::{Guest, Place, Server, addr};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -20,6 +20,25 @@ fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     let (stream, from) = listener.accept().unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     (stream, from)
+}
+
+/// Servers at tcp/80 and udp/53 of `inside`, published as 8080 and 5353, see a client as it is, and it the address it used.
+fn see_the_client(world: &World, inside: Place<'_>) {
+    let server = inside.tcp_listener((ANY[0], 80)).unwrap();
+    let mut near = world.lab.internet().tcp_connect((HOST[0], 8080)).unwrap();
+    let (mut far, seen) = accept(&server);
+    assert_eq!(seen, near.local_addr().unwrap());
+    near.write_all(b"x").unwrap();
+    far.read_exact(&mut [0]).unwrap();
+    let server = inside.udp_socket((ANY[0], 53)).unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    let near = world.lab.internet().udp_socket((CLIENT[0], 0)).unwrap();
+    near.set_read_timeout(Some(PATIENCE)).unwrap();
+    near.send_to(b"q", (HOST[0], 5353)).unwrap();
+    let (_, seen) = server.recv_from(&mut [0; 9]).unwrap();
+    assert_eq!(seen, near.local_addr().unwrap());
+    server.send_to(b"a", seen).unwrap();
+    assert_eq!(near.recv_from(&mut [0; 9]).unwrap().1, SocketAddr::new(HOST[0], 5353));
 }
 
 /// Bytes that differ at every place where something could be lost or doubled.
@@ -167,21 +186,7 @@ fn a_container_behind_a_bridge_sees_the_client() {
         nft add rule inet nat pre fib daddr type local tcp dport 8080 dnat ip to 172.17.0.2:80
         nft add rule inet nat pre fib daddr type local udp dport 5353 dnat ip to 172.17.0.2:53";
     sh(guest.place(), rules).ok();
-    let server = container.place().tcp_listener((ANY[0], 80)).unwrap();
-    let mut near = world.lab.internet().tcp_connect((HOST[0], 8080)).unwrap();
-    let (mut far, seen) = accept(&server);
-    assert_eq!(seen, near.local_addr().unwrap());
-    near.write_all(b"x").unwrap();
-    far.read_exact(&mut [0]).unwrap();
-    let server = container.place().udp_socket((ANY[0], 53)).unwrap();
-    server.set_read_timeout(Some(PATIENCE)).unwrap();
-    let near = world.lab.internet().udp_socket((CLIENT[0], 0)).unwrap();
-    near.set_read_timeout(Some(PATIENCE)).unwrap();
-    near.send_to(b"q", (HOST[0], 5353)).unwrap();
-    let (_, seen) = server.recv_from(&mut [0; 9]).unwrap();
-    assert_eq!(seen, near.local_addr().unwrap());
-    server.send_to(b"a", seen).unwrap();
-    assert_eq!(near.recv_from(&mut [0; 9]).unwrap().1, SocketAddr::new(HOST[0], 5353));
+    see_the_client(&world, container.place());
 }
 
 /// What a client sees that connects where nobody listens inside: a reset, and not after a wait.
@@ -302,15 +307,5 @@ fn another_plane_serves_the_same_ports() {
         assert!(start.elapsed() < PATIENCE, "no other plane");
         std::thread::sleep(Duration::from_millis(5));
     }
-    let server = guest.place().tcp_listener((ANY[0], 80)).unwrap();
-    let mut near = world.lab.internet().tcp_connect((HOST[0], 8080)).unwrap();
-    let (mut far, seen) = accept(&server);
-    assert_eq!(seen, near.local_addr().unwrap());
-    near.write_all(b"x").unwrap();
-    far.read_exact(&mut [0]).unwrap();
-    let server = guest.place().udp_socket((ANY[0], 53)).unwrap();
-    server.set_read_timeout(Some(PATIENCE)).unwrap();
-    let client = world.lab.internet().udp_socket((CLIENT[0], 0)).unwrap();
-    client.send_to(b"q", (HOST[0], 5353)).unwrap();
-    assert_eq!(server.recv_from(&mut [0; 9]).unwrap().1, client.local_addr().unwrap());
+    see_the_client(&world, guest.place());
 }

@@ -106,6 +106,17 @@ fn end_of(stream: &mut TcpStream) -> Option<ErrorKind> {
     }
 }
 
+/// A server that hands its connections over.
+fn handing_over(world: &World) -> (Server, mpsc::Receiver<TcpStream>) {
+    let (tell, told) = mpsc::channel();
+    let listener = world.lab.host().tcp_listener(BACKEND).unwrap();
+    let server = Server::tcp(listener, move |stream, _| {
+        tell.send(stream).unwrap();
+        Ok(())
+    });
+    (server.unwrap(), told)
+}
+
 fn reset(stream: TcpStream) {
     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
 }
@@ -114,13 +125,7 @@ fn reset(stream: TcpStream) {
 fn ends_arrive_as_what_they_are_within_a_second() {
     let world = World::new();
     for gear in GEARS {
-        let (tell, told) = mpsc::channel();
-        let listener = world.lab.host().tcp_listener(BACKEND).unwrap();
-        let server = Server::tcp(listener, move |stream, _| {
-            tell.send(stream).unwrap();
-            Ok(())
-        })
-        .unwrap();
+        let (server, told) = handing_over(&world);
         let relay = relay(&world, gear, None);
         for client_ends in [true, false] {
             for by_reset in [true, false] {
@@ -175,13 +180,7 @@ fn a_backend_that_refuses_resets_the_client_at_once() {
 fn a_reader_that_stops_stops_the_writer_and_nothing_is_lost() {
     let world = World::new();
     for gear in GEARS {
-        let (tell, told) = mpsc::channel();
-        let listener = world.lab.host().tcp_listener(BACKEND).unwrap();
-        let server = Server::tcp(listener, move |stream, _| {
-            tell.send(stream).unwrap();
-            Ok(())
-        })
-        .unwrap();
+        let (server, told) = handing_over(&world);
         let relay = relay(&world, gear, None);
         let client = connect(&world, &relay);
         let mut backend = told.recv_timeout(LONG).unwrap();

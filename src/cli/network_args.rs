@@ -152,7 +152,10 @@ impl NetworkArgs {
 pub fn inherited(option: &'static str, number: RawFd) -> Result<std::os::fd::OwnedFd, CliError> {
     adopt_fd(number)
         .map_err(|e| {
-            format!("{number}: {e}; pass a descriptor of 3 or more that is open, as in `{number}>file`")
+            format!(
+                "{number}: {e}; pass a descriptor of 3 or more that is open, as in `{}>file`",
+                number.max(3)
+            )
         })
         .map_err(CliError::option(option))
 }

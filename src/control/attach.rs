@@ -128,15 +128,9 @@ async fn serve(
     loop {
         tokio::select! {
             biased;
-            signal = signals.next() => {
-                let signal = signal.map_err(ControlError::system("signalfd"))?;
-                if signals::asks_to_end(signal) {
-                    tracing::info!("ending: {signal}");
-                    return Ok(());
-                }
-                if signal == nix::sys::signal::Signal::SIGTSTP {
-                    signals::stop_like(signal as i32);
-                }
+            signal = signals.end() => {
+                tracing::info!("ending: {}", signal.map_err(ControlError::system("signalfd"))?);
+                return Ok(());
             }
             () = happens(process.as_ref()) => {
                 tracing::info!("ending: the process of the namespace has ended");

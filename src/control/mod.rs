@@ -12,6 +12,7 @@
 
 pub mod api;
 pub mod attach;
+pub mod deadline;
 pub mod etc;
 pub mod host_v6;
 pub mod inside;

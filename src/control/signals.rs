@@ -49,27 +49,49 @@ impl Signals {
         Ok(Self { fd, ready })
     }
 
-    /// The next signal. If it went to our process group, every member has it by now. Safe to cancel.
+    /// With COMMAND: the next signal that is news to it. If it went to our process group, every member has it by now. Safe to
+    /// cancel.
     ///
     /// # Errors
     /// None that happen on a signalfd.
     pub async fn next(&mut self) -> io::Result<Signal> {
         loop {
+            let (signal, from_kernel) = self.read().await?;
+            // The terminal's ^Z has stopped COMMAND or is none of its business. Passing it on would race with the SIGCONT
+            // that follows, which takes the child's own copy away (signal(7)), and with it the evidence that the whole
+            // group was sent it.
+            if !(signal == Signal::SIGTSTP && from_kernel) {
+                settle_group_signals();
+                return Ok(signal);
+            }
+        }
+    }
+
+    /// Without COMMAND: the next signal that asks us to end. Until then ^Z stops us as it stops any program. Safe to cancel.
+    ///
+    /// # Errors
+    /// None that happen on a signalfd.
+    pub async fn end(&mut self) -> io::Result<Signal> {
+        loop {
+            match self.read().await? {
+                (signal, _) if asks_to_end(signal) => return Ok(signal),
+                (Signal::SIGTSTP, _) => stop_like(Signal::SIGTSTP as i32),
+                _ => {}
+            }
+        }
+    }
+
+    /// A signal, and whether the kernel itself sent it, the terminal for instance.
+    async fn read(&mut self) -> io::Result<(Signal, bool)> {
+        loop {
             let mut guard = self.ready.wait().await?;
-            match self.fd.read_signal()? {
-                Some(info) => {
-                    settle_group_signals();
-                    let number = i32::try_from(info.ssi_signo).unwrap_or(0);
-                    let Ok(signal) = Signal::try_from(number) else { continue };
-                    // The terminal's ^Z has stopped COMMAND or is none of its business. Passing it on would race with
-                    // the SIGCONT that follows, which takes the child's own copy away (signal(7)), and with it the
-                    // evidence that the whole group was sent it.
-                    if signal == Signal::SIGTSTP && info.ssi_code == SI_KERNEL {
-                        continue;
-                    }
-                    return Ok(signal);
-                }
-                None => guard.clear_ready(),
+            let Some(info) = self.fd.read_signal()? else {
+                guard.clear_ready();
+                continue;
+            };
+            let number = i32::try_from(info.ssi_signo).unwrap_or(0);
+            if let Ok(signal) = Signal::try_from(number) {
+                return Ok((signal, info.ssi_code == SI_KERNEL));
             }
         }
     }

@@ -138,19 +138,13 @@ impl Netlink {
         self.request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
     }
 
-    /// Leads packets of `mark` to `table`. A rule that is there already is no error.
+    /// Adds a rule. One that is there already is no error.
     ///
     /// # Errors
     /// What the kernel answers: `EAFNOSUPPORT` or `EOPNOTSUPP` without policy routing for the family.
-    pub fn add_rule(
-        &mut self,
-        family: AddressFamily,
-        mark: u32,
-        table: u32,
-        priority: u32,
-    ) -> io::Result<()> {
-        let rule = RouteNetlinkMessage::NewRule(rule(family, mark, table, priority));
-        match self.request(rule, NLM_F_CREATE | NLM_F_EXCL) {
+    pub fn add_rule(&mut self, rule: MarkRule) -> io::Result<()> {
+        let message = RouteNetlinkMessage::NewRule(rule.message());
+        match self.request(message, NLM_F_CREATE | NLM_F_EXCL) {
             Err(e) if e.raw_os_error() == Some(libc::EEXIST) => Ok(()),
             other => other,
         }
@@ -160,14 +154,8 @@ impl Netlink {
     ///
     /// # Errors
     /// What the kernel answers.
-    pub fn delete_rule(
-        &mut self,
-        family: AddressFamily,
-        mark: u32,
-        table: u32,
-        priority: u32,
-    ) -> io::Result<()> {
-        match self.request(RouteNetlinkMessage::DelRule(rule(family, mark, table, priority)), 0) {
+    pub fn delete_rule(&mut self, rule: MarkRule) -> io::Result<()> {
+        match self.request(RouteNetlinkMessage::DelRule(rule.message()), 0) {
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             other => other,
         }
@@ -196,14 +184,29 @@ impl Netlink {
     }
 }
 
-fn rule(family: AddressFamily, mark: u32, table: u32, priority: u32) -> RuleMessage {
-    let mut message = RuleMessage::default();
-    message.header.family = family;
-    message.header.table = TABLE_IN_ATTRIBUTE;
-    message.header.action = RuleAction::ToTable;
-    message.attributes.push(RuleAttribute::FwMark(mark));
-    message.attributes.push(RuleAttribute::FwMask(u32::MAX));
-    message.attributes.push(RuleAttribute::Table(table));
-    message.attributes.push(RuleAttribute::Priority(priority));
-    message
+/// Leads packets of a mark to a table (ip-rule(8), `fwmark`).
+#[derive(Clone, Copy, Debug)]
+pub struct MarkRule {
+    /// Of these packets.
+    pub family: AddressFamily,
+    /// The whole mark.
+    pub mark: u32,
+    /// Routing table.
+    pub table: u32,
+    /// Lower ones are asked first.
+    pub priority: u32,
+}
+
+impl MarkRule {
+    fn message(self) -> RuleMessage {
+        let mut message = RuleMessage::default();
+        message.header.family = self.family;
+        message.header.table = TABLE_IN_ATTRIBUTE;
+        message.header.action = RuleAction::ToTable;
+        message.attributes.push(RuleAttribute::FwMark(self.mark));
+        message.attributes.push(RuleAttribute::FwMask(u32::MAX));
+        message.attributes.push(RuleAttribute::Table(self.table));
+        message.attributes.push(RuleAttribute::Priority(self.priority));
+        message
+    }
 }

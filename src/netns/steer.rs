@@ -28,7 +28,7 @@
 //! Everything is idempotent. nf_tables transactions are acknowledged by the kernel, and settings are read back: what is
 //! reported is what has been accepted, never what was hoped for.
 
-use super::netlink::Netlink;
+use super::netlink::{MarkRule, Netlink};
 use super::nft::{Chain, Expr, Hook, Table};
 use crate::msg::{FromChild, Steering};
 use netlink_packet_route::AddressFamily;
@@ -104,22 +104,22 @@ const fn address_family(v6: bool) -> AddressFamily {
     if v6 { AddressFamily::Inet6 } else { AddressFamily::Inet }
 }
 
+fn rule(v6: bool, mark: u32) -> MarkRule {
+    MarkRule { family: address_family(v6), mark, table: TABLE, priority: PRIORITY }
+}
+
 /// The rule and the table that it leads to.
 fn route_answers(v6: bool) -> io::Result<()> {
     let lo = nix::net::if_::if_nametoindex("lo")?;
     let mut netlink = Netlink::open()?;
     netlink.add_local_default(address_family(v6), lo, TABLE)?;
-    netlink.add_rule(address_family(v6), ANSWER, TABLE, PRIORITY)
+    netlink.add_rule(rule(v6, ANSWER))
 }
 
 /// Whether packets that still have the mark they were dialled with are answers too.
 fn take_both_marks(v6: bool, both: bool) -> io::Result<()> {
     let mut netlink = Netlink::open()?;
-    if both {
-        netlink.add_rule(address_family(v6), DIAL, TABLE, PRIORITY)
-    } else {
-        netlink.delete_rule(address_family(v6), DIAL, TABLE, PRIORITY)
-    }
+    if both { netlink.add_rule(rule(v6, DIAL)) } else { netlink.delete_rule(rule(v6, DIAL)) }
 }
 
 /// Turns a setting of the namespace on, and sees whether it is. /proc/sys may be read-only in a container.

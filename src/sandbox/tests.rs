@@ -31,8 +31,8 @@ fn holds(what: impl FnOnce() -> bool) {
 
 /// A system call by number.
 fn call(number: i64, args: [i64; 4]) -> Result<i64, Errno> {
-    // SAFETY: the addresses among the arguments are null or of kernel memory, or the call fails before it reads them.
     let [a, b, c, d] = args;
+    // SAFETY: the addresses among the arguments are null or of kernel memory, or the call fails before it reads them.
     Errno::result(unsafe { libc::syscall(number, a, b, c, d, 0i64, 0i64) })
 }
 

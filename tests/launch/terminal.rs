@@ -154,3 +154,20 @@ fn ringtap_is_a_job_like_any_other() {
     session.type_in("kill %1; wait %1; echo status-$?.\n");
     session.expect("status-143.");
 }
+
+#[test]
+fn attach_stops_and_goes_on_like_any_other_job() {
+    let bench = Bench::new();
+    let mut session = Session::start(&bench, &["bash", "--norc", "--noprofile", "-i"]);
+    session.expect("$ ");
+    session.type_in("unshare -rn sleep 1000 & sleep 0.3; echo target-$((40+2))\n");
+    session.expect("target-42\r\n");
+    session.expect("$ ");
+    session.type_in("\"$R\" attach --ready-fd 3 $! 3>&1\n");
+    session.expect("\n1");
+    session.type_in("\x1a");
+    session.expect("Stopped");
+    session.expect("$ ");
+    session.type_in("bg; kill %2; wait %2; echo status-$?.; kill %1\n");
+    session.expect("status-0.");
+}

@@ -8,6 +8,7 @@
 //! The listener is not tokio-uring's, which asks for SO_REUSEPORT: the kernel refuses that on unix sockets since 6.12.
 
 use super::http::{self, Parsed, Refused, Request, Response};
+use crate::control::deadline::within;
 use crate::control::ready::Ready;
 use nix::sys::stat::{Mode, umask};
 use slab::Slab;
@@ -16,11 +17,10 @@ use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_uring::net::UnixStream;
 
 /// Most connections at once.
@@ -165,21 +165,6 @@ async fn linger(stream: &UnixStream) {
             return;
         }
     }
-}
-
-/// Waits for an operation; at the deadline the connection is shut down, which ends it.
-async fn within<T>(stream: &UnixStream, deadline: Option<Instant>, operation: impl Future<Output = T>) -> T {
-    let mut operation = pin!(operation);
-    if let Some(deadline) = deadline {
-        tokio::select! {
-            biased;
-            done = &mut operation => return done,
-            () = sleep_until(deadline) => {
-                let _ = stream.shutdown(Shutdown::Both);
-            }
-        }
-    }
-    operation.await
 }
 
 /// Who is connected.

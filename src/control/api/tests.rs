@@ -146,16 +146,7 @@ fn questions_are_answered_in_order_when_the_plane_has_answered() {
         ]
     );
     assert!(counters.try_recv().is_err());
-    let seen = |port, accepted| PortCounters {
-        port: PortId(port),
-        accepted,
-        open: 0,
-        refused: 0,
-        shed: 0,
-        shown_as_gateway: 0,
-        bytes_up: 0,
-        bytes_down: 0,
-    };
+    let seen = |port, accepted| PortCounters { accepted, ..PortCounters::new(PortId(port)) };
     let page = |ports: &[PortCounters], next| FromPlane::Ports(PortPage { ports: ports.to_vec(), next });
     let plane_counters = PlaneCounters { flows_opened: 3, ..PlaneCounters::default() };
     let hear = |api: &mut Api, message| assert!(api.hear(Ok(message), &b.plane).is_none());

@@ -137,14 +137,8 @@ async fn run(
     loop {
         tokio::select! {
             biased;
-            signal = signals.next() => {
-                let signal = signal.map_err(ControlError::system("signalfd"))?;
-                if signals::asks_to_end(signal) {
-                    return Ok(());
-                }
-                if signal == nix::sys::signal::Signal::SIGTSTP {
-                    signals::stop_like(signal as i32);
-                }
+            signal = signals.end() => {
+                return signal.map(|_| ()).map_err(ControlError::system("signalfd"));
             }
             () = happens(exit_fd.as_ref()) => {
                 let _ = writeln!(std::io::stderr(), "exitfd event");

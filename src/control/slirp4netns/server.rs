@@ -9,6 +9,7 @@
 
 use super::api::{self, Refused};
 use crate::control::ControlError;
+use crate::control::deadline::within;
 use crate::control::ready::Ready;
 use nix::sys::stat::{Mode, umask};
 use rustix::fs::{AtFlags, OFlags, unlinkat};
@@ -20,11 +21,10 @@ use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 use tokio_uring::net::UnixStream;
 
 /// Connections served at once, at most.
@@ -200,7 +200,7 @@ async fn receive(stream: &UnixStream) -> Result<Option<Value>, Refused> {
             return Ok(Some(request));
         }
         chunk.clear();
-        let (result, bytes) = within(stream, deadline, stream.read(chunk)).await;
+        let (result, bytes) = within(stream, Some(deadline), stream.read(chunk)).await;
         chunk = bytes;
         match result {
             Ok(0) if Instant::now() >= deadline => return Ok(None),
@@ -214,7 +214,7 @@ async fn receive(stream: &UnixStream) -> Result<Option<Value>, Refused> {
 /// False if the client is gone or too slow.
 async fn write(stream: &UnixStream, answer: &Value) -> bool {
     let bytes = answer.to_string().into_bytes();
-    within(stream, Instant::now() + PATIENCE, stream.write_all(bytes)).await.0.is_ok()
+    within(stream, Some(Instant::now() + PATIENCE), stream.write_all(bytes)).await.0.is_ok()
 }
 
 /// Throws away what a client still sends, so that it reads its answer before it notices that nobody listens.
@@ -224,23 +224,10 @@ async fn linger(stream: &UnixStream) {
     let mut chunk = Vec::with_capacity(api::MAX_REQUEST);
     loop {
         chunk.clear();
-        let (result, bytes) = within(stream, deadline, stream.read(chunk)).await;
+        let (result, bytes) = within(stream, Some(deadline), stream.read(chunk)).await;
         chunk = bytes;
         if !matches!(result, Ok(n) if n > 0) || Instant::now() >= deadline {
             return;
         }
     }
-}
-
-/// Waits for an operation; at the deadline the connection is shut down, which ends it.
-async fn within<T>(stream: &UnixStream, deadline: Instant, operation: impl Future<Output = T>) -> T {
-    let mut operation = pin!(operation);
-    tokio::select! {
-        biased;
-        done = &mut operation => return done,
-        () = sleep_until(deadline) => {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-    }
-    operation.await
 }

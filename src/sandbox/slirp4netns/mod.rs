@@ -10,10 +10,8 @@ mod syscalls;
 
 pub use syscalls::{SyscallError, refuse_syscalls};
 
-use rustix::thread::{
-    CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set,
-    set_capabilities, set_no_new_privs,
-};
+use super::privileges;
+use rustix::thread::CapabilitySet;
 
 /// What is kept: published ports below 1024, where the user namespace we are in owns the host's network.
 const KEPT: CapabilitySet = CapabilitySet::NET_BIND_SERVICE;
@@ -22,20 +20,8 @@ const KEPT: CapabilitySet = CapabilitySet::NET_BIND_SERVICE;
 /// possible.
 pub fn enter() -> Vec<String> {
     let mut warnings: Vec<String> = root::hide().err().into_iter().collect();
-    if let Err(e) = drop_capabilities() {
-        warnings.push(format!("--enable-sandbox: capabilities stay as they are: {e}"));
+    if let Err(lack) = privileges::keep_only(KEPT) {
+        warnings.push(format!("--enable-sandbox: {lack}"));
     }
     warnings
-}
-
-fn drop_capabilities() -> rustix::io::Result<()> {
-    set_no_new_privs(true)?;
-    // An old kernel may lack some; without CAP_SETPCAP there is nothing in the bounding set that no_new_privs leaves open.
-    let _ = clear_ambient_capability_set();
-    for capability in CapabilitySet::all().difference(KEPT).iter() {
-        let _ = remove_capability_from_bounding_set(capability);
-    }
-    let held = rustix::thread::capabilities(None)?.permitted;
-    let kept = held & KEPT;
-    set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: kept })
 }
