@@ -16,6 +16,7 @@ mod frames;
 mod messages;
 mod pcap;
 mod queries;
+mod relay_ports;
 pub mod relays;
 mod shard;
 mod sockets;
@@ -33,7 +34,8 @@ use shard::{End, Parts, Shard};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
-/// Descriptors kept back from flows: the ring, the tap, the channel, standard streams, and a reserve for shedding.
+/// Descriptors kept back from flows: the ring, the tap, channels, standard streams, pipes, sockets of the factory's pools,
+/// and a reserve for shedding. At most a quarter of all, where there are few.
 const RESERVED_DESCRIPTORS: u64 = 512;
 
 /// Runs the plane until control ends it. The result is the process's exit code.
@@ -58,6 +60,11 @@ pub fn main(channel: Channel) -> u8 {
             tracing::info!("the tap device is gone");
             0
         }
+        // Neither the tap nor control is gone, so another plane may do better.
+        End::ChannelBroken(e) => {
+            tracing::error!("plane: the channel to control failed: {e}");
+            2
+        }
         End::Ring(e) => {
             tracing::error!("plane: the ring failed: {e}");
             1
@@ -74,9 +81,12 @@ fn build(channel: &Channel, start: Start, fds: Vec<OwnedFd>) -> Result<Parts, St
         (false, _) => None,
     };
     let tap = Tap::adopt(tap).map_err(|e| e.to_string())?;
-    let limits = Limits { flows: raise_descriptor_limit() };
-    // Each flow may have a receive and a send in flight; what else there is (frames, control) fits the remainder.
-    let ops = limits.flows.saturating_mul(2).saturating_add(RingConfig::default().ops);
+    // Half of what there is for flows of the guest, half for relayed connections and listeners: neither can take all.
+    let share = raise_descriptor_limit() / 2;
+    let (limits, relayed) = (Limits { flows: share.max(1) }, share);
+    // Each flow may have a receive and a send in flight, each relayed connection (of two descriptors) ten operations; what
+    // else there is (frames, control) fits the remainder.
+    let ops = share.saturating_mul(2 + 10 / 2).saturating_add(RingConfig::default().ops);
     let ring = Ring::new(RingConfig { ops, ..RingConfig::default() }).map_err(|e| e.to_string())?;
     let mut secret = [0u8; 32];
     getrandom::fill(&mut secret).map_err(|e| format!("no random numbers from the kernel: {e}"))?;
@@ -86,7 +96,7 @@ fn build(channel: &Channel, start: Start, fds: Vec<OwnedFd>) -> Result<Parts, St
     let ready =
         FromPlane::Ready { ring: ring.granted().to_string(), tap: format!("{}: {}", tap.name, tap.offloads) };
     channel.send(&ready, &[]).map_err(|e| format!("plane: channel to control: {e}"))?;
-    Ok(Parts { ring, tap, stack, pcap, fragment_id })
+    Ok(Parts { ring, tap, stack, pcap, fragment_id, relayed })
 }
 
 /// Begins the capture, or goes on with that of a plane that has died. What cannot be gone on with ends with a line.
@@ -97,11 +107,12 @@ fn capture(file: File, resumed: bool) -> Result<Option<Pcap>, String> {
     Ok(Pcap::resume(file).map_err(|e| tracing::warn!("the capture ends here: {e}")).ok())
 }
 
-/// Raises the soft limit of descriptors to the hard one; what remains after the reserve is how many flows may be open.
+/// Raises the soft limit of descriptors to the hard one; what remains after the reserve.
 fn raise_descriptor_limit() -> usize {
     let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return Limits::default().flows };
     let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    usize::try_from(hard.saturating_sub(RESERVED_DESCRIPTORS)).unwrap_or(usize::MAX).max(1)
+    let reserved = RESERVED_DESCRIPTORS.min(hard / 4);
+    usize::try_from(hard.saturating_sub(reserved)).unwrap_or(usize::MAX)
 }
 
 fn fail(channel: &Channel, text: String) -> u8 {
