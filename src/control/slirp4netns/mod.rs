@@ -20,7 +20,7 @@ use super::ready::Ready;
 use super::serve::{Event, Sources};
 use super::signals::{self, Signals};
 use super::{Common, ControlError, PlaneMain, host_v6, resolvers, runtime};
-use crate::config::PortOptions;
+use crate::config::{PortOptions, Via};
 use crate::msg::Channel;
 use crate::netns::join::{self, Target};
 use crate::netns::{NetnsError, process};
@@ -129,7 +129,9 @@ async fn run(
     v6: bool,
 ) -> Result<(), ControlError> {
     let mut calls = Calls::open(socket.as_ref())?;
-    let mut ports = Ports::new(PortOptions::default());
+    // No process stays inside that could hand sockets over.
+    let through_the_tap = PortOptions { via: Some(Via::Tap), ..PortOptions::default() };
+    let mut ports = Ports::new(common.network.clone(), through_the_tap);
     let mut sources = Sources::new(plane, v6)?;
     let mut signals = Signals::new().map_err(ControlError::system("signalfd"))?;
     let exit_fd = exit_fd.map(Ready::new).transpose();
