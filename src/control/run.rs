@@ -8,9 +8,9 @@
 use super::api::Api;
 use super::inside::{NO_FACTORY, Relaying, Tap};
 use super::plane::{News, Plane};
+use super::ports::Inside;
 use super::serve::{Event, Inbox, Sources};
 use super::signals::{self, Signals};
-use super::ports::Inside;
 use super::state::StateDir;
 use super::terminal::Terminal;
 use super::{Common, ControlError, PlaneMain, etc, host_v6, notify, resolvers, runtime};

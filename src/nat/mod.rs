@@ -304,8 +304,10 @@ mod tests {
     #[test]
     fn clients_the_guest_could_not_answer_are_not_shown() {
         let net = Network::default();
-        let shown =
-            |client: &str, target: &str| super::shown(&net, client.parse().unwrap(), target.parse().unwrap(), SourceIp::Preserve).is_client();
+        let shown = |client: &str, target: &str| {
+            super::shown(&net, client.parse().unwrap(), target.parse().unwrap(), SourceIp::Preserve)
+                .is_client()
+        };
         assert!(shown("192.0.2.1", "127.0.0.1") && shown("2001:db8::1", "::1"));
         for client in
             ["127.0.0.1", "169.254.1.1", "0.0.0.0", "224.0.0.1", "10.0.2.100", "10.0.2.2", "10.0.2.77"]

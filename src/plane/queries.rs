@@ -18,7 +18,8 @@ pub fn flows(
     from: u64,
     port: impl Fn(FlowId) -> Option<PortId>,
 ) -> FlowPage {
-    let stack = stack.flows().filter(|f| place(f.id) >= from).map(|f| (place(f.id), record(&f, now, port(f.id))));
+    let stack =
+        stack.flows().filter(|f| place(f.id) >= from).map(|f| (place(f.id), record(&f, now, port(f.id))));
     page(stack.chain(relays.flows(now, from)))
 }
 

@@ -21,8 +21,8 @@ use crate::flow::{FlowId, Time};
 use crate::msg::query::{PAGE, Path as Way, Protocol};
 use crate::msg::{Channel, FlowRecord, FromPlane, PortCounters, PortPage, SocketKind};
 use crate::nat;
-use crate::relay::udp::{Limits, Path};
 use crate::relay::proxy;
+use crate::relay::udp::{Limits, Path};
 use crate::ring::Completion;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
@@ -166,7 +166,11 @@ impl RelayPorts {
             .map(|(id, port)| {
                 let (open, bytes) = live.get(id).copied().unwrap_or_default();
                 let counters = PortCounters { open, ..PortCounters::new(*id) };
-                if port.published.udp { datagrams(relays, port, counters) } else { streams(relays, port, bytes, counters) }
+                if port.published.udp {
+                    datagrams(relays, port, counters)
+                } else {
+                    streams(relays, port, bytes, counters)
+                }
             })
             .collect();
         let next = rest.next().and_then(|_| ports.last().map(|p| p.port));
@@ -286,9 +290,16 @@ impl Shard {
     }
 
     /// Listeners of a published port: serves them. Those of ports that are not in this table are handed back.
-    pub(super) fn listen_on_relay(&mut self, id: PortId, first: u16, fds: Vec<OwnedFd>) -> Option<Vec<OwnedFd>> {
+    pub(super) fn listen_on_relay(
+        &mut self,
+        id: PortId,
+        first: u16,
+        fds: Vec<OwnedFd>,
+    ) -> Option<Vec<OwnedFd>> {
         let ports = &mut self.relay_ports;
-        let (Some(port), Some(relays)) = (ports.ports.get_mut(&id), &mut ports.relays) else { return Some(fds) };
+        let (Some(port), Some(relays)) = (ports.ports.get_mut(&id), &mut ports.relays) else {
+            return Some(fds);
+        };
         for (fd, nth) in fds.into_iter().zip(first..) {
             let added = if port.published.udp {
                 relays.udp.add(&mut self.ring, fd).map(|number| {
@@ -441,7 +452,9 @@ impl Shard {
             };
             if socket.is_ok() {
                 port.hidden += u64::from(ends.instead);
-                if ends.client_shown && let Some(from) = ends.from {
+                if ends.client_shown
+                    && let Some(from) = ends.from
+                {
                     relays.pairs.insert((from, ends.to), id);
                 }
                 relays.shown.insert(id, (ends.to, ends.from));
@@ -475,7 +488,9 @@ fn ends(relays: &Relays, port: &Published, nth: u16, client: SocketAddr) -> Ends
     }
     let taken = relays.pairs.get(&(client, to)).is_some_and(|id| relays.udp.is_alive(*id));
     match nat::shown(&relays.network, client.ip(), to.ip(), port.source_ip) {
-        nat::Shown::Client(_) if !taken => Ends { to, from: Some(client), client_shown: true, instead: false },
+        nat::Shown::Client(_) if !taken => {
+            Ends { to, from: Some(client), client_shown: true, instead: false }
+        }
         shown => {
             let gateway: Option<IpAddr> = match to {
                 SocketAddr::V4(_) => Some(relays.network.gateway_v4().into()),

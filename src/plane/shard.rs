@@ -18,9 +18,9 @@
 use super::crowd::Crowd;
 use super::datagrams::Outbox;
 use super::pcap::Pcap;
+use super::relay_ports::RelayPorts;
 use super::sockets::Sockets;
 use super::tag::Tag;
-use super::relay_ports::RelayPorts;
 use super::tap_ports::TapPorts;
 use crate::flow::{FlowId, Time};
 use crate::msg::Channel;

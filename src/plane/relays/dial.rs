@@ -47,7 +47,8 @@ pub fn attempts(network: &Network, port: &Published, nth: u16, client: SocketAdd
         Some(ip) => targets.push(SocketAddr::new(ip, number)),
         None => {
             for v6 in [client.is_ipv6(), !client.is_ipv6()] {
-                let own = if v6 { network.guest_v6().map(IpAddr::V6) } else { Some(network.guest_v4().into()) };
+                let own =
+                    if v6 { network.guest_v6().map(IpAddr::V6) } else { Some(network.guest_v4().into()) };
                 let loopback: IpAddr =
                     if v6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
                 let own = own.filter(|_| port.dial != Dial::Loopback);
@@ -77,9 +78,9 @@ pub fn attempts(network: &Network, port: &Published, nth: u16, client: SocketAdd
 
 /// The try after number `at`; none to a target that has refused one of the tries whose bits are in `refused`.
 pub fn next(attempts: &Attempts, at: usize, refused: u8) -> usize {
-    let tried = |n: usize| attempts[..=at].iter().enumerate().any(|(k, a)| {
-        refused & 1 << k != 0 && a.to == attempts[n].to
-    });
+    let tried = |n: usize| {
+        attempts[..=at].iter().enumerate().any(|(k, a)| refused & 1 << k != 0 && a.to == attempts[n].to)
+    };
     (at + 1..attempts.len()).find(|n| !tried(*n)).unwrap_or(attempts.len())
 }
 
@@ -124,7 +125,9 @@ mod tests {
         assert_eq!(of(&plain, "[2001:db8::1]:7").len(), 4);
         assert_eq!(of(&plain, "[2001:db8::1]:7")[0], "[fd00::100]:80 None");
         let loopback = Published { dial: Dial::Loopback, ..published() };
-        assert!(of(&loopback, "192.0.2.9:1000").iter().all(|a| a.starts_with("127.") || a.starts_with("[::1]")));
+        assert!(
+            of(&loopback, "192.0.2.9:1000").iter().all(|a| a.starts_with("127.") || a.starts_with("[::1]"))
+        );
     }
 
     #[test]
