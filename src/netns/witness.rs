@@ -14,8 +14,9 @@ use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
 
 /// How long a signal that we saw ourselves explains one that control was sent. Both are raised by one kill(2), so this
-/// only has to outlast scheduling; it keeps a leftover from swallowing a signal that was meant for COMMAND.
-const MEMORY: Duration = Duration::from_secs(1);
+/// only has to outlast scheduling (one second did not, on a machine busy with other things); it keeps a leftover from
+/// swallowing a signal that was meant for COMMAND.
+const MEMORY: Duration = Duration::from_secs(5);
 
 /// Signals that init was sent and that control has not reported.
 #[derive(Debug, Default)]

@@ -156,7 +156,7 @@ async fn run(
                 Event::Plane(message) => match plane.handle(message)? {
                     News::Ready => tell(common.ready_fd.take()),
                     News::Replaced => ports.publish_all(plane.channel())?,
-                    News::None => {}
+                    News::FactoryLost | News::None => {}
                 },
                 Event::Resolvers(host) => plane.set_resolvers(common.resolvers(host))?,
                 Event::HostV6(usable) => plane.set_host_v6(usable)?,
