@@ -184,7 +184,10 @@ fn a_container_behind_a_bridge_sees_the_client() {
     // As Docker does it.
     let rules = "nft 'add chain inet nat pre { type nat hook prerouting priority -100; }'
         nft add rule inet nat pre fib daddr type local tcp dport 8080 dnat ip to 172.17.0.2:80
-        nft add rule inet nat pre fib daddr type local udp dport 5353 dnat ip to 172.17.0.2:53";
+        nft add rule inet nat pre fib daddr type local udp dport 5353 dnat ip to 172.17.0.2:53
+        nft 'add chain inet nat out { type nat hook output priority -100; }'
+        nft add rule inet nat out fib daddr type local ip daddr != 127.0.0.0/8 tcp dport 8080 dnat ip to 172.17.0.2:80
+        nft add rule inet nat out fib daddr type local ip daddr != 127.0.0.0/8 udp dport 5353 dnat ip to 172.17.0.2:53";
     sh(guest.place(), rules).ok();
     see_the_client(&world, container.place());
 }

@@ -1,7 +1,7 @@
 //! The options about published ports that `run` and `attach` share.
 
 use super::CliError;
-use crate::config::{PortOptions, ProxyProtocol, SourceIp};
+use crate::config::{PortOptions, ProxyProtocol, SourceIp, Via};
 use crate::control::Common;
 use clap::{Args, ValueEnum};
 
@@ -9,6 +9,21 @@ use clap::{Args, ValueEnum};
 enum SourceArg {
     Preserve,
     Gateway,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ViaArg {
+    Relay,
+    Tap,
+}
+
+impl From<ViaArg> for Via {
+    fn from(arg: ViaArg) -> Self {
+        match arg {
+            ViaArg::Relay => Self::Relay,
+            ViaArg::Tap => Self::Tap,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -26,9 +41,13 @@ pub struct PublishArgs {
     /// SPEC is [IP:]HOST[-END]:[GUESTIP:]GUEST[-END][/tcp|udp], with IPv6 in brackets: 8080:80, 127.0.0.1:5353:53/udp,
     /// 8000-8010:8000-8010. Without HOST, or with 0, a free port is picked and named on standard error; of a range for one
     /// port of the guest (8000-8010:80) the first free one. Options may follow for this port alone:
-    /// 8080:80,source=gateway,proxy=v1
+    /// 8080:80,via=tap,source=gateway,proxy=v1
     #[arg(short = 'p', long, value_name = "SPEC")]
     publish: Vec<String>,
+    /// Which way clients get to the guest, for ports that do not say via=: sockets inside, or packets on the tap [default:
+    /// relay, and tap where the kernel does not let a relay keep the client's address]
+    #[arg(long, value_enum, value_name = "PATH")]
+    via: Option<ViaArg>,
     /// Whom the guest sees, for ports that do not say source= [default: preserve]
     #[arg(long, value_enum, value_name = "WHOM")]
     source_ip: Option<SourceArg>,
@@ -44,6 +63,7 @@ impl PublishArgs {
     /// [`CliError::Option`] with what is wrong.
     pub fn add_to(self, mut common: Common) -> Result<Common, CliError> {
         common.port_defaults = PortOptions {
+            via: self.via.map(Via::from),
             source_ip: self.source_ip.map(|whom| match whom {
                 SourceArg::Preserve => SourceIp::Preserve,
                 SourceArg::Gateway => SourceIp::Gateway,

@@ -16,7 +16,7 @@ pub mod sandbox;
 
 pub use exposed::Exposed;
 pub use network::{Filtering, Network, NetworkError, OutboundAddr, Policy};
-pub use port::{PortId, ProxyProtocol, Published, SourceIp};
+pub use port::{Dial, PortId, ProxyProtocol, Published, SourceIp, Via};
 pub use port_spec::{PortOptions, PortSpec};
 pub use resolvers::Resolvers;
 pub use rootlesskit_spec::RootlessKitSpec;

@@ -4,11 +4,11 @@
 //! well). Without HOST, or with 0, the kernel picks a free port; where GUEST is a range, as many consecutive ones. A
 //! range is one object: `8000-8010:9000-9010` has eleven ports. Of a range of the host and one port of the guest
 //! (`8000-8010:80`) the first free port is taken. Options override the instance's defaults for this port:
-//! `,source=preserve|gateway`, `,proxy=v1|v2`.
+//! `,via=relay|tap`, `,source=preserve|gateway`, `,proxy=v1|v2`.
 //!
 //! [`PortSpec`] displays as a text that parses to the same value.
 
-use super::port::{ProxyProtocol, SourceIp};
+use super::port::{ProxyProtocol, SourceIp, Via};
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
@@ -39,6 +39,8 @@ pub enum HostPorts {
 /// What is said about how connections get to the guest; `None` where nothing is said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortOptions {
+    /// Which path.
+    pub via: Option<Via>,
     /// Whom the guest sees.
     pub source_ip: Option<SourceIp>,
     /// Header ahead of a stream.
@@ -49,6 +51,7 @@ impl PortOptions {
     /// These, and where they say nothing `defaults`.
     pub fn or(self, defaults: Self) -> Self {
         Self {
+            via: self.via.or(defaults.via),
             source_ip: self.source_ip.or(defaults.source_ip),
             proxy_protocol: self.proxy_protocol.or(defaults.proxy_protocol),
         }
@@ -114,7 +117,8 @@ pub enum Cause {
     Protocol(String),
     /// An option that is unknown, given twice or has no such value.
     #[error(
-        "{0:?} is no option, or one that was given before; there are source=preserve|gateway, proxy=v1|v2"
+        "{0:?} is no option, or one that was given before; there are via=relay|tap, \
+         source=preserve|gateway, proxy=v1|v2"
     )]
     Option(String),
     /// The PROXY header is for streams.
@@ -178,6 +182,8 @@ fn parse(text: &str) -> Result<PortSpec, Cause> {
 
 fn option(mut options: PortOptions, word: &str) -> Result<PortOptions, Cause> {
     let fresh = match word {
+        "via=relay" => options.via.replace(Via::Relay).is_none(),
+        "via=tap" => options.via.replace(Via::Tap).is_none(),
         "source=preserve" => options.source_ip.replace(SourceIp::Preserve).is_none(),
         "source=gateway" => options.source_ip.replace(SourceIp::Gateway).is_none(),
         "proxy=v1" => options.proxy_protocol.replace(ProxyProtocol::V1).is_none(),
@@ -262,6 +268,11 @@ impl fmt::Display for PortSpec {
         }
         range(f, self.guest_port, self.guest_port.saturating_add(more))?;
         write!(f, "/{}", if self.udp { "udp" } else { "tcp" })?;
+        match self.options.via {
+            Some(Via::Relay) => write!(f, ",via=relay")?,
+            Some(Via::Tap) => write!(f, ",via=tap")?,
+            None => {}
+        }
         match self.options.source_ip {
             Some(SourceIp::Preserve) => write!(f, ",source=preserve")?,
             Some(SourceIp::Gateway) => write!(f, ",source=gateway")?,

@@ -6,13 +6,13 @@
 //! happens on `--exit-fd`. All of these are success.
 
 use super::api::Api;
-use super::inside::{Inside, Tap};
+use super::inside::{Inside, NO_FACTORY, Relaying, Tap};
 use super::plane::{News, Plane};
 use super::ready::Ready;
 use super::serve::{Event, Inbox, Sources};
 use super::signals::{self, Signals};
 use super::state::StateDir;
-use super::{Common, ControlError, PlaneMain, host_v6, notify, resolvers, runtime};
+use super::{Common, ControlError, PlaneMain, host_v6, notify, ports, resolvers, runtime};
 use crate::msg::{Channel, FromChild, MsgError};
 use crate::netns::join::{self, JoinError, Target};
 use crate::netns::{NetnsError, process};
@@ -125,7 +125,11 @@ async fn serve(
     let process = watch(process).map_err(ControlError::system("watch the process"))?;
     let exit_fd = watch(attach.exit_fd.take()).map_err(ControlError::system("watch --exit-fd"))?;
     let mut ready = false;
+    let mut relaying = Relaying::default();
     loop {
+        if let Some(inside) = &inside {
+            relaying.ask_if_wanted(api, inside.channel(), plane, inside.netns_cookie())?;
+        }
         tokio::select! {
             biased;
             signal = signals.end() => {
@@ -142,10 +146,14 @@ async fn serve(
             }
             message = hear(&mut inbox, inside.as_ref()) => match message {
                 Ok(FromChild::Warning(text)) => tracing::warn!("{text}"),
+                Ok(FromChild::Steered { v4, v6 }) => {
+                    api.set_inside(ports::Inside::Steered { v4, v6 }, plane.channel())?;
+                }
                 Ok(_) => {}
                 Err(_) => {
-                    tracing::warn!("the process inside was killed: ports can no longer be published; attach again");
+                    tracing::warn!("the process inside was killed; attach again for relayed ports");
                     inside = None;
+                    api.relaying_is_over(NO_FACTORY, plane.channel())?;
                 }
             },
             event = sources.next(plane) => match event {
@@ -160,8 +168,12 @@ async fn serve(
                         }
                         News::Replaced => {
                             state.replace("plane_pid", &plane.pid().to_string())?;
+                            if let Some(inside) = &inside {
+                                relaying.plane_replaced(inside.channel(), plane, inside.netns_cookie())?;
+                            }
                             api.plane_replaced(plane.channel())?;
                         }
+                        News::FactoryLost => api.relaying_is_over(NO_FACTORY, plane.channel())?,
                         News::None => {}
                     }
                 }

@@ -2,12 +2,56 @@
 //! leaves there, the factory's channel to the plane.
 
 use super::ControlError;
+use super::api::Api;
 use super::plane::Plane;
 use crate::msg::{Channel, FromChild, MsgError, ToChild, ToPlane};
 use crate::netns::process::Spawned;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use std::os::fd::{AsFd, OwnedFd};
+
+/// What is said when there is no socket factory any more.
+pub const NO_FACTORY: &str = "published ports go through the tap from now on: there is no socket factory inside any more; restart \
+     this instance for relays";
+
+/// Whether what relayed ports need inside has been asked for. It is when the first of them is published, for it takes some
+/// 20 to 40 ms.
+#[derive(Debug, Default)]
+pub struct Relaying {
+    asked: bool,
+}
+
+impl Relaying {
+    /// Connects the plane to the factory and has answers steered, once, if a port waits for that.
+    ///
+    /// # Errors
+    /// Those of [`connect_factory`].
+    pub fn ask_if_wanted(
+        &mut self,
+        api: &Api,
+        child: &Channel,
+        plane: &Plane,
+        netns_cookie: u64,
+    ) -> Result<(), MsgError> {
+        if self.asked || !api.ports().wait_for_inside() {
+            return Ok(());
+        }
+        self.asked = true;
+        connect_factory(child, plane, netns_cookie)?;
+        match child.send(&ToChild::Steer, &[]) {
+            Err(MsgError::Closed) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Another plane has taken the place of the one that was connected.
+    ///
+    /// # Errors
+    /// Those of [`connect_factory`].
+    pub fn plane_replaced(&self, child: &Channel, plane: &Plane, netns_cookie: u64) -> Result<(), MsgError> {
+        if self.asked { connect_factory(child, plane, netns_cookie) } else { Ok(()) }
+    }
+}
 
 /// The first thing that the process inside sends.
 #[derive(Debug)]
@@ -59,12 +103,9 @@ impl Inside {
         &self.channel
     }
 
-    /// As [`connect_factory`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn connect_factory(&self, plane: &Plane) -> Result<(), MsgError> {
-        connect_factory(&self.channel, plane, self.netns_cookie)
+    /// The number of its network namespace.
+    pub const fn netns_cookie(&self) -> u64 {
+        self.netns_cookie
     }
 }
 

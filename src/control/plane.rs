@@ -46,6 +46,8 @@ pub enum News {
     /// Frames flow. Said once by every plane, the first and those that took its place: what is not part of
     /// [`Plane::start`] (the socket factory, published ports) is sent to each of them now.
     Ready,
+    /// Its channel to the socket factory has failed: relayed ports are to be published anew.
+    FactoryLost,
     /// It died, and another has taken its place: it has another process id and another channel, has been told everything
     /// of [`Plane::start`], and will say [`News::Ready`] itself.
     Replaced,
@@ -192,6 +194,10 @@ impl Plane {
             Ok(FromPlane::Failed { text }) => return Err(ControlError::Plane(text)),
             // The API takes its answers before they come here.
             Ok(FromPlane::Counters(_) | FromPlane::Flows(_) | FromPlane::Ports(_)) => {}
+            Ok(FromPlane::FactoryLost { text }) => {
+                tracing::warn!("{text}");
+                return Ok(News::FactoryLost);
+            }
             Ok(FromPlane::Notice { level, text }) => log(level, &text),
             Err(MsgError::Closed) => {
                 self.replace()?;

@@ -6,8 +6,9 @@
 //! the child have said that they are ready; by then the ports given at start are bound and the API answers.
 
 use super::api::Api;
-use super::inside::Tap;
+use super::inside::{NO_FACTORY, Relaying, Tap};
 use super::plane::{News, Plane};
+use super::ports::Inside;
 use super::serve::{Event, Inbox, Sources};
 use super::signals::{self, Signals};
 use super::state::StateDir;
@@ -121,6 +122,8 @@ struct Session {
     api: Api,
     common: Common,
     host_v6: bool,
+    netns_cookie: u64,
+    relaying: Relaying,
     plane_ready: bool,
     child_ready: bool,
     /// COMMAND has been started.
@@ -167,6 +170,7 @@ impl Session {
         let mapping = plan.start(child.process.pid);
         let host_v6 = host_v6::usable();
         let tap = child.tap()?;
+        let netns_cookie = tap.netns_cookie;
         plane.start(&run.common, run.common.resolvers(host), host_v6, tap.fd)?;
         for warning in mapping.finish().map_err(NetnsError::from)? {
             tracing::warn!("{warning}");
@@ -176,7 +180,19 @@ impl Session {
         let api = Api::publish(&run.common, state.path(), child_pid, plane.channel())?;
         state.announce("child_pid", &child_pid.to_string())?;
         let (plane_ready, child_ready, running) = (false, false, false);
-        Ok(Self { child, plane, state, api, common: run.common, host_v6, plane_ready, child_ready, running })
+        Ok(Self {
+            child,
+            plane,
+            state,
+            api,
+            common: run.common,
+            host_v6,
+            netns_cookie,
+            relaying: Relaying::default(),
+            plane_ready,
+            child_ready,
+            running,
+        })
     }
 
     /// Serves until COMMAND has ended; the result is its exit status.
@@ -206,6 +222,11 @@ impl Session {
                 event = sources.next(&self.plane) => self.hear(event)?,
                 call = self.api.next() => self.api.handle(call, self.plane.channel()),
             }
+            // Behind COMMAND's start, which must not wait for it.
+            if self.running {
+                let child = self.child.channel()?;
+                self.relaying.ask_if_wanted(&self.api, child, &self.plane, self.netns_cookie)?;
+            }
         }
     }
 
@@ -220,7 +241,12 @@ impl Session {
                     }
                     News::Replaced => {
                         self.state.replace("plane_pid", &self.plane.pid().to_string())?;
+                        let child = self.child.channel()?;
+                        self.relaying.plane_replaced(child, &self.plane, self.netns_cookie)?;
                         self.api.plane_replaced(self.plane.channel())?;
+                    }
+                    News::FactoryLost => {
+                        self.api.relaying_is_over(NO_FACTORY, self.plane.channel())?;
                     }
                     News::None => {}
                 }
@@ -253,7 +279,10 @@ impl Session {
                 self.child.send(ToChild::Stopping)?;
                 signals::stop_like(signal);
             }
-            Ok(FromChild::Tap { .. } | FromChild::Steered { .. }) => {}
+            Ok(FromChild::Steered { v4, v6 }) => {
+                self.api.set_inside(Inside::Steered { v4, v6 }, self.plane.channel())?;
+            }
+            Ok(FromChild::Tap { .. }) => {}
             Ok(FromChild::Warning(text)) => tracing::warn!("{text}"),
             Ok(FromChild::Failed(text)) => return Err(ControlError::Child(text)),
             Ok(FromChild::Exited(status)) => return Ok(Some(status)),

@@ -124,6 +124,12 @@ pub enum FromPlane {
     Flows(FlowPage),
     /// The answer to [`ToPlane::Ports`].
     Ports(PortPage),
+    /// The socket factory is of no use any more: ports whose clients are relayed will serve nobody. The text is one line
+    /// with the cause.
+    FactoryLost {
+        /// For the log.
+        text: String,
+    },
     /// A line for the log.
     Notice {
         /// How serious.

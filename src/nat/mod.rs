@@ -4,9 +4,9 @@
 //! address *value*: every spelling of a forbidden address is refused, before and after translation. The gateway
 //! address stands for the host's loopback where that is allowed, or for the ports of it that are exposed one by one; the
 //! DNS address for the host's resolvers, port 53 only. Any other destination is up to the rules of the configuration
-//! ([`crate::config::rule`]), by which link-local addresses and cloud metadata are closed. [`Policy::guest_sees`] is the way back: what source the guest sees
-//! for a host-side peer. [`Policy::shown`] is the same question for the client of a published port, whom the guest must
-//! be able to answer through us.
+//! ([`crate::config::rule`]), by which link-local addresses and cloud metadata are closed. [`Policy::guest_sees`] is the
+//! way back: what source the guest sees for a host-side peer. [`shown`] is the same question for the client of a
+//! published port, whom the guest must be able to answer through us.
 
 #![forbid(unsafe_code)]
 
@@ -144,47 +144,37 @@ impl Policy {
         }
     }
 
-    /// Whom the server at `target` (an address inside, possibly its loopback) sees when `client` connects to a published
-    /// port. The client itself, unless the user wants the gateway or the server's answer would never reach us: a client
-    /// of the other family, or whose address is loopback, link-local, unspecified, a group's, the server's own, one of
-    /// the guest's network, or one that no flow may name. An IPv4 client of a dual-stack listener (`::ffff:a.b.c.d`)
-    /// is an IPv4 client.
-    ///
-    /// The gateway's address is of the family of `target`; for an IPv6 target of a guest without IPv6 (its loopback) it
-    /// is the router's link-local address, which cannot be bound without a scope.
+    /// As the function [`shown`].
     pub fn shown(&self, client: IpAddr, target: IpAddr, wish: SourceIp) -> Shown {
-        let (client, target) = (client.to_canonical(), target.to_canonical());
-        let gateway = match target {
-            IpAddr::V4(_) => self.net.gateway_v4().into(),
-            IpAddr::V6(_) => self.net.gateway_v6().unwrap_or(Network::router_link_local()).into(),
-        };
-        let link_local = matches!(client, IpAddr::V4(a) if a.is_link_local());
-        let answerable = client.is_ipv4() == target.is_ipv4()
-            && client != target
-            && !link_local
-            && !forbidden(client)
-            && !self.net.contains(client);
-        match (wish, answerable) {
-            (SourceIp::Gateway, _) => Shown::Gateway(gateway),
-            (SourceIp::Preserve, true) => Shown::Client(client),
-            (SourceIp::Preserve, false) => Shown::Instead(gateway),
-        }
+        shown(&self.net, client, target, wish)
     }
 }
 
-/// Whether the guest can be shown `client` itself by a connection to `target`: it must be one that the guest could answer
-/// through us. Not so the other family, loopback, link-local, unspecified and multicast addresses, and those of the
-/// guest's own network, the guest's and the gateway's among them.
-pub fn shows_client(network: &Network, client: IpAddr, target: IpAddr) -> bool {
-    let link_local = match client {
-        IpAddr::V4(a) => a.is_link_local(),
-        IpAddr::V6(a) => a.is_unicast_link_local(),
+/// Whom the server at `target` (an address inside, possibly its loopback) sees when `client` connects to a published
+/// port. The client itself, unless the user wants the gateway or the server's answer would never reach us: a client
+/// of the other family, or whose address is loopback, link-local, unspecified, a group's, the server's own, one of
+/// the guest's network, or one that no flow may name. An IPv4 client of a dual-stack listener (`::ffff:a.b.c.d`)
+/// is an IPv4 client.
+///
+/// The gateway's address is of the family of `target`; for an IPv6 target of a guest without IPv6 (its loopback) it
+/// is the router's link-local address, which cannot be bound without a scope.
+pub fn shown(net: &Network, client: IpAddr, target: IpAddr, wish: SourceIp) -> Shown {
+    let (client, target) = (client.to_canonical(), target.to_canonical());
+    let gateway = match target {
+        IpAddr::V4(_) => net.gateway_v4().into(),
+        IpAddr::V6(_) => net.gateway_v6().unwrap_or(Network::router_link_local()).into(),
     };
-    client.is_ipv4() == target.is_ipv4()
+    let link_local = matches!(client, IpAddr::V4(a) if a.is_link_local());
+    let answerable = client.is_ipv4() == target.is_ipv4()
+        && client != target
         && !link_local
         && !forbidden(client)
-        && !network.contains(client)
-        && client != target
+        && !net.contains(client);
+    match (wish, answerable) {
+        (SourceIp::Gateway, _) => Shown::Gateway(gateway),
+        (SourceIp::Preserve, true) => Shown::Client(client),
+        (SourceIp::Preserve, false) => Shown::Instead(gateway),
+    }
 }
 
 /// Destinations that no flow may name literally, whatever the configuration: loopback, unspecified, multicast,
@@ -354,8 +344,10 @@ mod tests {
     #[test]
     fn clients_the_guest_could_not_answer_are_not_shown() {
         let net = Network::default();
-        let shown =
-            |client: &str, target: &str| shows_client(&net, client.parse().unwrap(), target.parse().unwrap());
+        let shown = |client: &str, target: &str| {
+            super::shown(&net, client.parse().unwrap(), target.parse().unwrap(), SourceIp::Preserve)
+                .is_client()
+        };
         assert!(shown("192.0.2.1", "127.0.0.1") && shown("2001:db8::1", "::1"));
         for client in
             ["127.0.0.1", "169.254.1.1", "0.0.0.0", "224.0.0.1", "10.0.2.100", "10.0.2.2", "10.0.2.77"]

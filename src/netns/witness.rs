@@ -23,9 +23,8 @@ pub fn settle_group_signals() {
 }
 
 /// How long a signal that we saw ourselves explains one that control was sent. Both are raised by one kill(2), so this
-/// only has to outlast scheduling; it keeps a leftover from
-/// swallowing a signal that was meant for COMMAND.
-const MEMORY: Duration = Duration::from_secs(5);
+/// only has to outlast scheduling; it keeps a leftover from swallowing a signal that was meant for COMMAND.
+const MEMORY: Duration = Duration::from_secs(1);
 
 /// Signals that init was sent and that control has not reported.
 #[derive(Debug, Default)]

@@ -1,14 +1,15 @@
 //! What control says to a running plane, and the answers.
 
 use super::queries;
-use super::shard::Shard;
+use super::shard::{End, Shard};
+use crate::config::Via;
 use crate::msg::{Channel, FromPlane, MsgError, ToPlane};
 use crate::stack::Door;
 use tracing::warn;
 
 impl Shard {
-    /// Handles every message that is waiting. False when the plane should end: it was told to, or control is gone.
-    pub(super) fn serve_control(&mut self) -> bool {
+    /// Handles every message that is waiting. Why the plane should end, if it should.
+    pub(super) fn serve_control(&mut self) -> Option<End> {
         loop {
             let (stack, channel, now) = (&mut self.stack, &self.channel, self.now);
             match channel.try_recv::<ToPlane>() {
@@ -18,39 +19,44 @@ impl Shard {
                     answer(channel, &FromPlane::Counters(Box::new(stack.counters().clone())));
                 }
                 Ok(Some((ToPlane::Flows { from }, _))) => {
-                    let (sockets, ports) = (&self.sockets, &self.tap_ports);
+                    let (sockets, ports, relays) = (&self.sockets, &self.tap_ports, &self.relay_ports);
                     let port = |flow| match stack.door_of(flow) {
                         Some(door) => ports.port_of(door),
                         None => sockets.get(flow).and_then(|socket| socket.port),
                     };
-                    answer(channel, &FromPlane::Flows(queries::flows(stack, now, from, port)));
+                    answer(channel, &FromPlane::Flows(queries::flows(stack, relays, now, from, port)));
                 }
                 Ok(Some((ToPlane::Ports { after }, _))) => {
                     let open = |port, doors: &dyn Fn(Door) -> bool| self.open_clients(port, doors);
-                    answer(channel, &FromPlane::Ports(self.tap_ports.counters(after, open)));
+                    let tap = self.tap_ports.counters(after, open);
+                    answer(channel, &FromPlane::Ports(queries::merge(tap, self.relay_ports.counters(after))));
                 }
-                Ok(Some((ToPlane::Publish(port), _))) => self.publish_on_tap(port),
-                Ok(Some((ToPlane::Listeners { port, first }, fds))) => self.listen_on_tap(port, first, fds),
+                Ok(Some((ToPlane::Publish(port), _))) => match port.via {
+                    Via::Tap => self.publish_on_tap(port),
+                    Via::Relay => self.publish_on_relay(port),
+                },
+                // Each table takes those of its own ports.
+                Ok(Some((ToPlane::Listeners { port, first }, fds))) => {
+                    if let Some(fds) = self.listen_on_relay(port, first, fds) {
+                        self.listen_on_tap(port, first, fds);
+                    }
+                }
                 Ok(Some((ToPlane::Unpublish { port, connections }, _))) => {
                     self.unpublish_on_tap(port, connections);
+                    self.unpublish_on_relay(port, connections);
                 }
-                // Descriptors that this plane has no use for close here.
-                Ok(Some((ToPlane::Factory { .. }, _))) => {}
-                Ok(Some((ToPlane::Stop, _))) => return false,
+                Ok(Some((ToPlane::Factory { netns_cookie }, fds))) => self.connect_factory(netns_cookie, fds),
+                Ok(Some((ToPlane::Stop, _))) => return Some(End::Asked),
                 Ok(Some((ToPlane::Start(_), _))) => warn!("control sent a second start; ignored"),
-                Ok(None) => return true,
-                Err(e) => {
-                    if !matches!(e, MsgError::Closed) {
-                        warn!("channel to control: {e}");
-                    }
-                    return false;
-                }
+                Ok(None) => return None,
+                Err(MsgError::Closed) => return Some(End::Asked),
+                Err(e) => return Some(End::ChannelBroken(e.to_string())),
             }
         }
     }
 }
 
-fn answer(channel: &Channel, message: &FromPlane) {
+pub(super) fn answer(channel: &Channel, message: &FromPlane) {
     if let Err(e) = channel.send(message, &[]) {
         warn!("answering control: {e}");
     }

@@ -17,6 +17,7 @@ mod frames;
 mod messages;
 mod pcap;
 mod queries;
+mod relay_ports;
 pub mod relays;
 mod shard;
 mod sockets;
@@ -38,7 +39,8 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use tag::Tag;
 
-/// Descriptors kept back from flows: the ring, the tap, the channel, standard streams, and a reserve for shedding.
+/// Descriptors kept back from flows: the ring, the tap, channels, standard streams, pipes, sockets of the factory's pools,
+/// and a reserve for shedding. At most a quarter of all, where there are few.
 const RESERVED_DESCRIPTORS: u64 = 512;
 
 /// Runs the plane until control ends it. The result is the process's exit code.
@@ -86,6 +88,11 @@ pub fn main(channel: Channel, sandbox: SandboxMode) -> u8 {
             tracing::info!("the tap device is gone");
             0
         }
+        // Neither the tap nor control is gone, so another plane may do better.
+        End::ChannelBroken(e) => {
+            tracing::error!("plane: the channel to control failed: {e}");
+            2
+        }
         End::Ring(e) => {
             tracing::error!("plane: the ring failed: {e}");
             1
@@ -94,8 +101,9 @@ pub fn main(channel: Channel, sandbox: SandboxMode) -> u8 {
 }
 
 fn make_ring(limits: &Limits) -> Result<Ring<Tag>, String> {
-    // Each flow may have a receive and a send in flight; what else there is (frames, control) fits the remainder.
-    let ops = limits.flows.saturating_mul(2).saturating_add(RingConfig::default().ops);
+    // Each flow (of one descriptor) may have a receive and a send in flight, each relayed connection (of two) ten
+    // operations, and either may have all descriptors; what else there is (frames, control) fits the remainder.
+    let ops = limits.flows.saturating_mul(2 + 10 / 2).saturating_add(RingConfig::default().ops);
     Ring::new(RingConfig { ops, ..RingConfig::default() }).map_err(|e| e.to_string())
 }
 
@@ -111,9 +119,10 @@ fn build(ring: Ring<Tag>, limits: Limits, start: Start, fds: Vec<OwnedFd>) -> Re
     let mut secret = [0u8; 32];
     getrandom::fill(&mut secret).map_err(|e| format!("no random numbers from the kernel: {e}"))?;
     let fragment_id = getrandom::u32().map_err(|e| format!("no random numbers from the kernel: {e}"))?;
+    let relayed = limits.flows;
     let mut stack = Stack::new(start.network, start.resolvers, limits, secret);
     stack.set_host_v6(crate::flow::Time::ZERO, start.host_v6);
-    Ok(Parts { ring, tap, stack, pcap, fragment_id })
+    Ok(Parts { ring, tap, stack, pcap, fragment_id, relayed })
 }
 
 /// Begins the capture, or goes on with that of a plane that has died. What cannot be gone on with ends with a line.
@@ -124,11 +133,12 @@ fn capture(file: File, resumed: bool) -> Result<Option<Pcap>, String> {
     Ok(Pcap::resume(file).map_err(|e| tracing::warn!("the capture ends here: {e}")).ok())
 }
 
-/// Raises the soft limit of descriptors to the hard one; what remains after the reserve is how many flows may be open.
+/// Raises the soft limit of descriptors to the hard one; what remains after the reserve.
 fn raise_descriptor_limit() -> usize {
     let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return Limits::default().flows };
     let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    usize::try_from(hard.saturating_sub(RESERVED_DESCRIPTORS)).unwrap_or(usize::MAX).max(1)
+    let reserved = RESERVED_DESCRIPTORS.min(hard / 4);
+    usize::try_from(hard.saturating_sub(reserved)).unwrap_or(usize::MAX)
 }
 
 fn fail(channel: &Channel, text: String) -> u8 {

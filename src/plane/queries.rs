@@ -3,26 +3,41 @@
 //! A flow keeps its place (its kind and its slot) for as long as it lives, and [`Stack::flows`] lists them in that
 //! order. A page costs a walk over all flows before it; it is for people, not for the hot path.
 
+use super::relay_ports::RelayPorts;
 use crate::config::PortId;
 use crate::flow::{FlowId, FlowInfo, Kind, Time};
 use crate::msg::query::{PAGE, Path, Protocol};
-use crate::msg::{FlowPage, FlowRecord};
+use crate::msg::{FlowPage, FlowRecord, PortPage};
 use crate::stack::Stack;
 
-/// The page that begins at place `from`; `port` knows which flows came by a published port.
-pub fn flows(stack: &Stack, now: Time, from: u64, port: impl Fn(FlowId) -> Option<PortId>) -> FlowPage {
-    page(stack.flows(), now, from, port)
-}
-
-fn page(
-    flows: impl Iterator<Item = FlowInfo>,
+/// The page that begins at place `from`; `port` knows which flows of the stack came by a published port.
+pub fn flows(
+    stack: &Stack,
+    relays: &RelayPorts,
     now: Time,
     from: u64,
     port: impl Fn(FlowId) -> Option<PortId>,
 ) -> FlowPage {
-    let mut rest = flows.filter(|f| place(f.id) >= from);
-    let flows = rest.by_ref().take(PAGE).map(|f| record(&f, now, port(f.id))).collect();
-    FlowPage { flows, next: rest.next().map(|f| place(f.id)) }
+    let stack =
+        stack.flows().filter(|f| place(f.id) >= from).map(|f| (place(f.id), record(&f, now, port(f.id))));
+    page(stack.chain(relays.flows(now, from)))
+}
+
+/// Both tables' ports as one page.
+pub fn merge(a: PortPage, b: PortPage) -> PortPage {
+    let mut more = a.next.is_some() || b.next.is_some();
+    let mut ports = [a.ports, b.ports].concat();
+    ports.sort_unstable_by_key(|p| p.port);
+    more |= ports.len() > PAGE;
+    ports.truncate(PAGE);
+    let next = ports.last().map(|p| p.port).filter(|_| more);
+    PortPage { ports, next }
+}
+
+/// Records with their places, in the order of these.
+fn page(mut rest: impl Iterator<Item = (u64, FlowRecord)>) -> FlowPage {
+    let flows = rest.by_ref().take(PAGE).map(|(_, record)| record).collect();
+    FlowPage { flows, next: rest.next().map(|(place, _)| place) }
 }
 
 /// Kind, then slot: no more than 34 bits, which JSON's numbers keep.
@@ -58,7 +73,7 @@ fn record(f: &FlowInfo, now: Time, port: Option<PortId>) -> FlowRecord {
     }
 }
 
-fn millis(t: std::time::Duration) -> u64 {
+pub(super) fn millis(t: std::time::Duration) -> u64 {
     u64::try_from(t.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -88,7 +103,8 @@ mod tests {
             memory: 0,
         };
         let ask = |tables: &[Table<FlowId>; 2], from| {
-            page(tables.iter().flat_map(|t| t.iter()).map(|(id, _)| info(id)), Time::ZERO, from, |_| None)
+            let ids = tables.iter().flat_map(|t| t.iter()).map(|(id, _)| id).filter(|id| place(*id) >= from);
+            page(ids.map(|id| (place(id), record(&info(id), Time::ZERO, None))))
         };
         let first = ask(&tables, 0);
         assert_eq!(first.flows.len(), PAGE);

@@ -18,6 +18,7 @@
 use super::crowd::Crowd;
 use super::datagrams::Outbox;
 use super::pcap::Pcap;
+use super::relay_ports::RelayPorts;
 use super::sockets::Sockets;
 use super::tag::Tag;
 use super::tap_ports::TapPorts;
@@ -61,6 +62,8 @@ pub struct Shard {
     pub(super) tap_starved: bool,
     /// Published ports that lead through the tap.
     pub(super) tap_ports: TapPorts,
+    /// Published ports that lead to sockets inside.
+    pub(super) relay_ports: RelayPorts,
     /// Work space of the software segmenter.
     pub(super) scratch: Scratch,
     pub(super) gathered: Vec<u8>,
@@ -82,6 +85,8 @@ pub struct Parts {
     pub pcap: Option<Pcap>,
     /// Identification of the first IPv6 packet that is fragmented here; random (RFC 7739).
     pub fragment_id: u32,
+    /// Descriptors that relayed connections may take, and listeners.
+    pub relayed: usize,
 }
 
 /// Why the loop ended.
@@ -91,6 +96,8 @@ pub enum End {
     Asked,
     /// The tap's device is gone: the namespace was taken down.
     TapGone,
+    /// The channel to control failed otherwise than by control's end.
+    ChannelBroken(String),
     /// The ring failed.
     Ring(io::Error),
 }
@@ -98,7 +105,7 @@ pub enum End {
 impl Shard {
     /// Puts the parts together. Nothing is armed before [`Shard::run`].
     pub fn new(parts: Parts, channel: Channel) -> Self {
-        let Parts { ring, tap, stack, pcap, fragment_id } = parts;
+        let Parts { ring, tap, stack, pcap, fragment_id, relayed } = parts;
         // With a virtio-net header the kernel takes partial checksums and TCP super-frames from us whatever was
         // negotiated, which is about what it hands over; UDP ones only where it knows them (6.2).
         let caps = Caps {
@@ -124,6 +131,7 @@ impl Shard {
             stalled: VecDeque::new(),
             tap_starved: false,
             tap_ports: TapPorts::default(),
+            relay_ports: RelayPorts::new(relayed),
             scratch: Scratch::new(fragment_id),
             gathered: Vec::new(),
             trim_at: None,
@@ -141,7 +149,7 @@ impl Shard {
             let stalled = self.stalled.front().map(|(at, _)| *at);
             let rested = self.tap_ports.next_deadline();
             let deadlines = self.stack.poll_timeout().into_iter().chain(self.trim_at).chain(stalled);
-            let deadline = deadlines.chain(rested).min();
+            let deadline = deadlines.chain(rested).chain(self.relay_ports.poll_timeout()).min();
             if let Err(e) = self.ring.wait(deadline.map(|at| at.since(self.now))) {
                 return End::Ring(e);
             }
@@ -159,6 +167,7 @@ impl Shard {
             }
             self.wake_the_stalled();
             self.wake_tap_ports();
+            self.relay_end_batch();
             self.stack.end_batch(self.now);
             if let Some(count) = self.crowd.news(self.stack.counters().flows_refused, self.now) {
                 warn!(
@@ -174,6 +183,7 @@ impl Shard {
             if self.trim_at.is_some_and(|at| at <= self.now) {
                 self.trim_at = None;
                 self.ring.trim();
+                self.relay_ports.trim();
             }
         }
     }
@@ -202,6 +212,9 @@ impl Shard {
             Tag::TapPortAccept(key) => self.on_tap_port_accept(key, c),
             Tag::TapPortDatagrams(key) => self.on_tap_port_datagrams(key, c),
             Tag::TapPortSent(key) => self.on_tap_port_sent(key, &c),
+            Tag::RelayedTcp(tag) => self.on_relayed_tcp(tag, c),
+            Tag::RelayedUdp(tag) => self.on_relayed_udp(tag, c),
+            Tag::Factory(channel) => self.on_factory(channel, &c),
         }
         None
     }
@@ -239,13 +252,12 @@ impl Shard {
 
     fn on_control(&mut self, c: &Completion<Tag>) -> Option<End> {
         if let Err(e) = c.result {
-            debug!("polling the channel to control: {e}");
-            return Some(End::Asked);
+            return Some(End::ChannelBroken(e.to_string()));
         }
-        if !self.serve_control() {
-            return Some(End::Asked);
+        let end = self.serve_control();
+        if end.is_none() {
+            self.arm_control();
         }
-        self.arm_control();
-        None
+        end
     }
 }

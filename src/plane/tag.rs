@@ -1,5 +1,7 @@
 //! What a completion is about: the tag that each operation carries through the ring.
 
+use super::relays::TcpTag;
+use super::relays::udp::UdpTag;
 use crate::flow::FlowId;
 
 /// The operations of a shard.
@@ -29,4 +31,10 @@ pub enum Tag {
     TapPortDatagrams(u32),
     /// Datagrams going out of a published socket: slot of the table of those.
     TapPortSent(u32),
+    /// A relayed connection, or its listener.
+    RelayedTcp(TcpTag),
+    /// Relayed datagrams.
+    RelayedUdp(UdpTag),
+    /// The channel to the socket factory has something to say; which channel.
+    Factory(u32),
 }

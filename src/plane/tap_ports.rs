@@ -14,7 +14,7 @@ use super::shard::Shard;
 use super::sockets::HostSocket;
 use super::tag::Tag;
 use crate::buf::{Class, Span};
-use crate::config::{Network, PortId, ProxyProtocol, Published};
+use crate::config::{PortId, ProxyProtocol, Published};
 use crate::flow::{DropReason, Time};
 use crate::msg::query::PAGE;
 use crate::msg::{PortCounters, PortPage};
@@ -114,23 +114,12 @@ impl TapPorts {
     }
 }
 
-/// Where in the guest a client ends up: the address named when the port was published, or the tap's of the client's
-/// family. The latter also for the guest's loopback, which no packet can reach from outside.
-fn target(net: &Network, port: &Published, index: u16, client: IpAddr) -> SocketAddr {
-    let own = match client.to_canonical() {
-        IpAddr::V6(_) => net.guest_v6().map_or(net.guest_v4().into(), IpAddr::V6),
-        IpAddr::V4(_) => net.guest_v4().into(),
-    };
-    let named = port.guest_ip.filter(|ip| !ip.is_loopback() && !ip.is_unspecified());
-    SocketAddr::new(named.unwrap_or(own), port.guest_port.wrapping_add(index))
-}
-
 impl Shard {
     /// A port is published; its listeners follow.
     pub(super) fn publish_on_tap(&mut self, port: Published) {
         let net = self.stack.network();
         let own = [Some(net.guest_v4().into()), net.guest_v6().map(IpAddr::V6)];
-        let named = port.guest_ip.filter(|ip| !ip.is_loopback() && !ip.is_unspecified());
+        let named = port.named().filter(|ip| !ip.is_loopback());
         for guest in named.map_or(own, |ip| [Some(ip), None]).into_iter().flatten() {
             self.stack.expect_inbound(self.now, guest);
         }
@@ -247,7 +236,7 @@ impl Shard {
     /// A client's connection to number `index` of a published range, accepted: dials the guest for it. The client is
     /// reset when there is no room for the flow.
     pub(super) fn accept_stream(&mut self, fd: OwnedFd, port: &Published, index: u16, client: SocketAddr) {
-        let guest = target(self.stack.network(), port, index, client.ip());
+        let guest = port.target(self.stack.network(), index, client.ip());
         let instead = self.stack.counters().shown_as_gateway;
         let header = port.proxy_protocol.and_then(|version| self.proxy_header(version, &fd, client));
         let flow = self.stack.accept_stream(self.now, guest, client, port.source_ip);
@@ -297,7 +286,7 @@ impl Shard {
                     c.data
                     && let Some((port, entry)) = self.tap_ports.of(key)
                 {
-                    let guest = target(self.stack.network(), port, entry.index, client.ip());
+                    let guest = port.target(self.stack.network(), entry.index, client.ip());
                     let (id, source_ip) = (port.id, port.source_ip);
                     let data = self.shrink_payload(data);
                     let local = to.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |to| to.ip);
@@ -341,7 +330,7 @@ impl Shard {
         let Some((port, entry)) = self.tap_ports.of(key) else { return };
         let (stack, now, index) = (&mut self.stack, self.now, entry.index);
         errqueue::drain(entry.fd.as_fd(), false, |error| {
-            let guest = target(stack.network(), port, index, error.to.ip());
+            let guest = port.target(stack.network(), index, error.to.ip());
             stack.published_error(now, guest, &error);
         });
     }

@@ -23,9 +23,9 @@ fn add_list_remove() {
     assert!(listens(&world, V4, 8081) && !listens(&world, V6, 8081));
     let table = ringtap(&world, &["port", "ls"]).ok();
     let rows: Vec<Vec<&str>> = table.lines().map(|l| l.split_whitespace().collect()).collect();
-    assert_eq!(rows[0][..4], ["ID", "PORT", "SOURCE", "PROXY"]);
-    assert_eq!(rows[1][..4], ["1", "8080:80/tcp", "gateway", "-"]);
-    assert_eq!(rows[2][..4], ["2", "127.0.0.1:8081:81/tcp", "preserve", "v2"]);
+    assert_eq!(rows[0][..5], ["ID", "PORT", "VIA", "SOURCE", "PROXY"]);
+    assert_eq!(rows[1][..5], ["1", "8080:80/tcp", "relay", "gateway", "-"]);
+    assert_eq!(rows[2][..5], ["2", "127.0.0.1:8081:81/tcp", "relay", "preserve", "v2"]);
     assert_eq!(rows[3][..2], ["3", "8082:82/udp"]);
     let json = ringtap(&world, &["port", "ls", "--json"]).ok();
     let second: serde_json::Value = serde_json::from_str(json.lines().nth(1).unwrap()).unwrap();

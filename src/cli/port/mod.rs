@@ -3,6 +3,7 @@
 pub mod client;
 
 use super::CliError;
+use super::publish_args::ViaArg;
 use crate::config::PortSpec;
 use crate::control::api::views::{AddPort, PortView};
 use clap::{Args, Subcommand};
@@ -30,7 +31,10 @@ enum PortVerb {
         /// One JSON object a line
         #[arg(long)]
         json: bool,
-        /// As for `run -p`: [IP:]HOST[-END]:[GUESTIP:]GUEST[-END][/tcp|udp][,source=..][,proxy=..]
+        /// Which way clients get to the guest, for those that do not say via=
+        #[arg(long, value_enum, value_name = "PATH")]
+        via: Option<ViaArg>,
+        /// As for `run -p`: [IP:]HOST[-END]:[GUESTIP:]GUEST[-END][/tcp|udp][,via=..][,source=..][,proxy=..]
         #[arg(required = true, value_name = "SPEC")]
         specs: Vec<String>,
     },
@@ -61,10 +65,14 @@ impl PortArgs {
     pub fn run(self) -> Result<u8, CliError> {
         let find = || Client::find(self.instance.as_deref(), self.state_dir.as_deref());
         match self.verb {
-            PortVerb::Add { json, specs } => {
+            PortVerb::Add { json, via, mut specs } => {
                 // All are checked before the first is published.
-                for spec in &specs {
-                    spec.parse::<PortSpec>().map_err(CliError::option("SPEC"))?;
+                for spec in &mut specs {
+                    let mut parsed = spec.parse::<PortSpec>().map_err(CliError::option("SPEC"))?;
+                    if let (None, Some(via)) = (parsed.options.via, via) {
+                        parsed.options.via = Some(via.into());
+                        *spec = parsed.to_string();
+                    }
                 }
                 let client = find()?;
                 for spec in specs {
@@ -105,12 +113,13 @@ fn object(port: &PortView) -> Result<String, ClientError> {
 
 /// Columns as wide as what is in them.
 fn table(ports: &[PortView]) -> String {
-    let head = ["ID", "PORT", "SOURCE", "PROXY", "OPEN", "ACCEPTED", "UP", "DOWN"].map(str::to_owned);
+    let head = ["ID", "PORT", "VIA", "SOURCE", "PROXY", "OPEN", "ACCEPTED", "UP", "DOWN"].map(str::to_owned);
     let rows = ports.iter().map(|p| {
         let count = |f: fn(&crate::msg::PortCounters) -> u64| p.counters.as_ref().map_or(0, f).to_string();
         [
             p.id.to_string(),
             p.spec.clone(),
+            p.via.clone(),
             p.source_ip.clone(),
             p.proxy_protocol.clone().unwrap_or_else(|| "-".to_owned()),
             count(|c| c.open),
@@ -149,14 +158,15 @@ mod tests {
             guest_port: 80,
             count: 1,
             picked: false,
+            via: "relay".into(),
             source_ip: "preserve".into(),
             proxy_protocol: None,
             counters: None,
         };
         assert_eq!(
             table(&[port]),
-            "ID  PORT         SOURCE    PROXY  OPEN  ACCEPTED  UP  DOWN\n\
-             7   8080:80/tcp  preserve  -      0     0         0   0\n"
+            "ID  PORT         VIA    SOURCE    PROXY  OPEN  ACCEPTED  UP  DOWN\n\
+             7   8080:80/tcp  relay  preserve  -      0     0         0   0\n"
         );
         assert_eq!(table(&[]).lines().count(), 1);
     }

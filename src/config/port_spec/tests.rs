@@ -60,8 +60,12 @@ fn ranges_match_or_one_is_chosen() {
 
 #[test]
 fn options_follow_and_are_said_once() {
-    let s = spec("8080:80/tcp,proxy=v2,source=gateway");
-    let said = PortOptions { source_ip: Some(SourceIp::Gateway), proxy_protocol: Some(ProxyProtocol::V2) };
+    let s = spec("8080:80/tcp,proxy=v2,via=tap,source=gateway");
+    let said = PortOptions {
+        via: Some(Via::Tap),
+        source_ip: Some(SourceIp::Gateway),
+        proxy_protocol: Some(ProxyProtocol::V2),
+    };
     assert_eq!(s.options, said);
     assert_eq!(cause("80,proxy=v1,proxy=v1"), Cause::Option("proxy=v1".into()));
     assert_eq!(cause("80,"), Cause::Option("".into()));
@@ -92,9 +96,9 @@ fn what_is_wrong_is_said_in_one_line() {
 
 fn any_spec() -> impl Strategy<Value = PortSpec> {
     let ip = || prop::option::of(any::<IpAddr>().prop_map(|ip| ip.to_canonical()));
-    let options = (0..3u8, 0..3u8);
+    let options = (0..3u8, 0..3u8, 0..3u8);
     ((any::<bool>(), ip(), ip()), 1..=65535u16, 1..=65535u16, 0..3u8, 0..200u16, options).prop_map(
-        |((udp, host_ip, guest_ip), host, guest_port, form, more, (source, proxy))| {
+        |((udp, host_ip, guest_ip), host, guest_port, form, more, (source, proxy, via))| {
             let more = more.min(65535 - guest_port).min(65535 - host);
             let (host, count) = match form {
                 0 => (HostPorts::Free, more + 1),
@@ -107,6 +111,7 @@ fn any_spec() -> impl Strategy<Value = PortSpec> {
                 Some(IpAddr::V6(_)) => Families::V6,
             };
             let options = PortOptions {
+                via: [None, Some(Via::Relay), Some(Via::Tap)][usize::from(via)],
                 source_ip: [None, Some(SourceIp::Preserve), Some(SourceIp::Gateway)][usize::from(source)],
                 proxy_protocol: [None, Some(ProxyProtocol::V1), Some(ProxyProtocol::V2)][usize::from(proxy)]
                     .filter(|_| !udp),

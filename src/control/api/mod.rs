@@ -15,7 +15,7 @@ pub mod views;
 
 pub use server::Call;
 
-use super::ports::{Asked, PortError, Ports};
+use super::ports::{Asked, Inside, PortError, Ports, path};
 use super::state::StateDir;
 use super::{Common, ControlError};
 use crate::config::rootlesskit_spec::PROTOCOLS;
@@ -36,6 +36,8 @@ pub const SOCKET: &str = "api.sock";
 pub struct Api {
     ports: Ports,
     info: Info,
+    /// It has been said that ports go through the tap.
+    said: bool,
     /// `None` before [`Api::open`].
     calls: Option<mpsc::Receiver<Call>>,
     /// Who waits for the plane, in the order of the questions.
@@ -67,7 +69,7 @@ impl Api {
         child_pid: i32,
         plane: &Channel,
     ) -> Result<Self, ControlError> {
-        let mut ports = Ports::new(common.port_defaults);
+        let mut ports = Ports::new(common.network.clone(), common.port_defaults);
         for spec in &common.ports {
             let failed = |e: PortError| ControlError::Port(format!("--publish {spec}: {}", e.with_remedy()));
             let entry = ports.add(Asked::Spec(spec.clone()), plane).map_err(failed)?;
@@ -77,7 +79,7 @@ impl Api {
             }
         }
         let info = info(&common.network, state, child_pid);
-        Ok(Self { ports, info, calls: None, waiting: VecDeque::new() })
+        Ok(Self { ports, info, said: false, calls: None, waiting: VecDeque::new() })
     }
 
     /// Begins to serve `api.sock`. Needs the runtime.
@@ -160,6 +162,37 @@ impl Api {
         };
         let _ = reply.send(response);
         None
+    }
+
+    /// What the namespace can do for relayed ports is known, or has changed. Said once in the log if it is less than the
+    /// ports want.
+    ///
+    /// # Errors
+    /// Those of [`Ports::set_inside`].
+    pub fn set_inside(&mut self, inside: Inside, plane: &Channel) -> Result<(), MsgError> {
+        let why = path::why(&inside);
+        let fell_back = self.ports.set_inside(inside, plane)?;
+        if fell_back && let Some(why) = why {
+            self.say(&why);
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.said, true) {
+            tracing::warn!("{why}");
+        }
+    }
+
+    /// There is no socket factory any more, because of `why`: what was relayed goes through the tap from now on.
+    ///
+    /// # Errors
+    /// Those of [`Ports::set_inside`].
+    pub fn relaying_is_over(&mut self, why: &str, plane: &Channel) -> Result<(), MsgError> {
+        if self.ports.set_inside(Inside::Gone, plane)? {
+            self.say(why);
+        }
+        Ok(())
     }
 
     /// Another plane has taken the place of the one that was asked: it gets all ports, and who waited is told.

@@ -1,7 +1,7 @@
 //! What the API's answers look like as JSON.
 
 use crate::config::port_spec::Families;
-use crate::config::{PortId, ProxyProtocol, RootlessKitSpec, SourceIp};
+use crate::config::{PortId, ProxyProtocol, RootlessKitSpec, SourceIp, Via};
 use crate::control::ports::{Asked, Entry};
 use crate::flow::{DropReason, PlaneCounters};
 use crate::msg::PortCounters;
@@ -123,6 +123,8 @@ pub struct PortView {
     pub count: u16,
     /// The host's port was picked.
     pub picked: bool,
+    /// relay or tap.
+    pub via: String,
     /// preserve or gateway.
     #[serde(rename = "sourceIP")]
     pub source_ip: String,
@@ -146,6 +148,11 @@ impl PortView {
             guest_port: p.guest_port,
             count: p.count,
             picked: entry.picked,
+            via: match p.via {
+                Via::Relay => "relay",
+                Via::Tap => "tap",
+            }
+            .to_owned(),
             source_ip: match p.source_ip {
                 SourceIp::Preserve => "preserve",
                 SourceIp::Gateway => "gateway",

@@ -9,6 +9,7 @@ use super::error::BindError;
 use crate::config::PortSpec;
 use crate::config::port_spec::{Families, HostPorts};
 use nix::libc;
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -95,7 +96,13 @@ impl Plan {
         if self.ip.is_ipv6() {
             socket.set_only_v6(!self.dual)?;
         }
-        if !self.udp {
+        if self.udp {
+            // Of a datagram that comes before this is set the kernel no longer says which address it was sent to.
+            let _ = match self.ip {
+                IpAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true),
+                IpAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true),
+            };
+        } else {
             socket.set_reuse_address(true)?;
         }
         socket.bind(&SockAddr::from(SocketAddr::new(self.ip, port)))?;

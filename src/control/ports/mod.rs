@@ -3,7 +3,9 @@
 //! Theory of operation. [`Ports::add`] binds everything that a specification asks for ([`bind`]) before anything else
 //! happens, then tells the plane: `Publish`, and the sockets in messages of as many descriptors as one takes. Either
 //! all of it happens or nothing. The sockets stay here too, so that a port is never unbound while it is published, and
-//! another plane can be given them: [`Ports::publish_all`]. A range is one entry and costs one descriptor a port.
+//! another plane can be given them: [`Ports::publish_all`]. A port whose clients are to be relayed is given to the plane
+//! when it is known what the namespace can do ([`path`]); until then clients wait in the kernel's queue.
+//! A range is one entry and costs one descriptor a port.
 //! Nothing here waits, but for a plane that does not keep up with reading descriptors.
 //!
 //! Limits: the hard limit of open files. Ids count up from 1 and are never used again.
@@ -11,11 +13,13 @@
 pub mod bind;
 pub mod error;
 pub mod limits;
+pub mod path;
 
 pub use error::{BindError, PortError};
+pub use path::Inside;
 
 use crate::config::port_spec::HostPorts;
-use crate::config::{PortId, PortOptions, PortSpec, Published, RootlessKitSpec};
+use crate::config::{Dial, Network, PortId, PortOptions, PortSpec, Published, RootlessKitSpec, Via};
 use crate::msg::{Channel, MAX_FDS, MsgError, ToPlane};
 use nix::libc;
 use socket2::SockRef;
@@ -47,8 +51,10 @@ pub struct Entry {
     pub host_port: u16,
     /// We chose the port.
     pub picked: bool,
-    /// What the plane knows.
+    /// What the plane knows, or will know.
     pub published: Published,
+    /// Its path is decided, and the plane has it.
+    given: bool,
     sockets: Vec<OwnedFd>,
 }
 
@@ -59,12 +65,14 @@ pub struct Ports {
     last: u32,
     held: usize,
     defaults: PortOptions,
+    network: Network,
+    inside: Inside,
 }
 
 impl Ports {
-    /// None yet. `defaults` hold where a specification says nothing.
-    pub fn new(defaults: PortOptions) -> Self {
-        Self { defaults, ..Self::default() }
+    /// None yet, for the guest of `network`. `defaults` hold where a specification says nothing.
+    pub fn new(network: Network, defaults: PortOptions) -> Self {
+        Self { defaults, network, ..Self::default() }
     }
 
     /// Binds what is asked for and gives it to the plane.
@@ -93,11 +101,13 @@ impl Ports {
             count: spec.count,
             source_ip: spec.options.source_ip.unwrap_or_default(),
             proxy_protocol: spec.options.proxy_protocol.filter(|_| !spec.udp),
+            via: spec.options.via.unwrap_or_default(),
+            dial: Dial::default(),
         };
-        let entry = Entry { asked, spec, host_port: first, picked, published, sockets };
+        let mut entry = Entry { asked, spec, host_port: first, picked, published, given: false, sockets };
         // Whatever the plane has got of it, it must not see the number again.
         self.last = id.0;
-        if let Err(e) = entry.publish(plane) {
+        if let Err(e) = entry.decide(&self.network, &self.inside, plane) {
             let _ = send(plane, &ToPlane::Unpublish { port: id, connections: true }, &[]);
             return Err(e.into());
         }
@@ -121,7 +131,28 @@ impl Ports {
     /// # Errors
     /// Those of [`Channel::send`] other than its end.
     pub fn publish_all(&self, plane: &Channel) -> Result<(), MsgError> {
-        self.entries.values().try_for_each(|entry| entry.publish(plane))
+        self.entries.values().filter(|entry| entry.given).try_for_each(|entry| entry.publish(plane))
+    }
+
+    /// Whether the namespace must be asked for what it can do: a port waits for it.
+    pub fn wait_for_inside(&self) -> bool {
+        self.inside == Inside::Unknown && self.entries.values().any(|entry| !entry.given)
+    }
+
+    /// It is known what the namespace can do, or something else than before: ports that waited are given to the plane,
+    /// and those for which it means another path are given to it anew. True if one goes through the tap that was not
+    /// asked to.
+    ///
+    /// # Errors
+    /// Those of [`Channel::send`] other than its end.
+    pub fn set_inside(&mut self, inside: Inside, plane: &Channel) -> Result<bool, MsgError> {
+        self.inside = inside;
+        let mut fell_back = false;
+        for entry in self.entries.values_mut() {
+            entry.decide(&self.network, &self.inside, plane)?;
+            fell_back |= entry.fell_back();
+        }
+        Ok(fell_back)
     }
 
     /// One of them.
@@ -152,6 +183,24 @@ impl Entry {
     /// What it is, as one would type it.
     pub fn text(&self) -> String {
         PortSpec { options: PortOptions::default(), ..self.spec.clone() }.to_string()
+    }
+
+    /// It goes through the tap and was not asked to.
+    pub fn fell_back(&self) -> bool {
+        self.published.via == Via::Tap && self.spec.options.via != Some(Via::Tap)
+    }
+
+    /// Decides on its path, and gives it to the plane if that is another one than before.
+    fn decide(&mut self, network: &Network, inside: &Inside, plane: &Channel) -> Result<(), MsgError> {
+        let Some((via, dial)) = path::decide(&self.spec, network, inside) else { return Ok(()) };
+        if self.given && (via, dial) == (self.published.via, self.published.dial) {
+            return Ok(());
+        }
+        if self.given {
+            send(plane, &ToPlane::Unpublish { port: self.published.id, connections: false }, &[])?;
+        }
+        (self.published.via, self.published.dial, self.given) = (via, dial, true);
+        self.publish(plane)
     }
 
     fn publish(&self, plane: &Channel) -> Result<(), MsgError> {

@@ -20,7 +20,7 @@ use super::ready::Ready;
 use super::serve::{Event, Sources};
 use super::signals::{self, Signals};
 use super::{Common, ControlError, PlaneMain, host_v6, resolvers, runtime};
-use crate::config::PortOptions;
+use crate::config::{PortOptions, Via};
 use crate::msg::Channel;
 use crate::netns::join::{self, Target};
 use crate::netns::{NetnsError, process};
@@ -129,7 +129,9 @@ async fn run(
     v6: bool,
 ) -> Result<(), ControlError> {
     let mut calls = Calls::open(socket.as_ref())?;
-    let mut ports = Ports::new(PortOptions::default());
+    // No process stays inside that could hand sockets over.
+    let through_the_tap = PortOptions { via: Some(Via::Tap), ..PortOptions::default() };
+    let mut ports = Ports::new(common.network.clone(), through_the_tap);
     let mut sources = Sources::new(plane, v6)?;
     let mut signals = Signals::new().map_err(ControlError::system("signalfd"))?;
     let exit_fd = exit_fd.map(Ready::new).transpose();
@@ -148,7 +150,7 @@ async fn run(
                 Event::Plane(message) => match plane.handle(message)? {
                     News::Ready => tell(common.ready_fd.take()),
                     News::Replaced => ports.publish_all(plane.channel())?,
-                    News::None => {}
+                    News::FactoryLost | News::None => {}
                 },
                 Event::Resolvers(host) => plane.set_resolvers(common.resolvers(host))?,
                 Event::HostV6(usable) => plane.set_host_v6(usable)?,

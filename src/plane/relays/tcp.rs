@@ -12,7 +12,7 @@
 //! has none left, the reserved one is given up to accept the newest and reset it, [`SHED`] clients every
 //! [`REST`]; then the listener is armed again. No error of an accept ends a listener.
 
-use super::dial::{Attempt, Attempts};
+use super::dial::{self, Attempt, Attempts};
 use crate::config::PortId;
 use crate::flow::{FlowId, Kind, Table, Time};
 use crate::msg::SocketKind;
@@ -22,9 +22,8 @@ use crate::ring::pipes::{MAX_PIPES, PIPE_BYTES, PipeCounters};
 use crate::ring::{Completion, Data, OpId, Pipe, Pipes, Ring};
 use nix::errno::Errno;
 use slab::Slab;
-use socket2::{SockAddr, SockRef};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -125,6 +124,10 @@ pub struct Listing {
     pub client: Option<SocketAddr>,
     /// The backend.
     pub backend: SocketAddr,
+    /// Whom the backend sees, where that is not the socket's own choice; port 0 is any.
+    pub shown: Option<SocketAddr>,
+    /// When it was accepted.
+    pub opened: Time,
     /// Bytes delivered, to the server and to the client.
     pub bytes: [u64; 2],
     /// Gears, likewise.
@@ -148,8 +151,11 @@ pub(super) struct Link {
     pub(super) client: OwnedFd,
     pub(super) server: Option<OwnedFd>,
     pub(super) peer: Option<SocketAddr>,
+    opened: Time,
     attempts: Attempts,
     attempt: usize,
+    /// Which attempts their servers have refused, a bit each.
+    refused: u8,
     ahead: Option<Vec<u8>>,
     /// Operations in flight.
     pub(super) ops: u32,
@@ -183,12 +189,13 @@ pub struct TcpRelays<T: Copy> {
     pub(super) tick_at: Option<Time>,
     /// Gear of the next first promotion: what served the last one.
     pub(super) splice: Gear,
-    reserve: Option<File>,
+    reserve: Option<Socket>,
     most: usize,
 }
 
-fn reserve() -> Option<File> {
-    File::open("/dev/null").ok()
+/// A socket, for the sandbox has no file to open.
+fn reserve() -> Option<Socket> {
+    Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).ok()
 }
 
 impl<T: Copy> TcpRelays<T> {
@@ -212,6 +219,11 @@ impl<T: Copy> TcpRelays<T> {
             reserve: reserve(),
             most,
         }
+    }
+
+    /// From now on at most `most` connections.
+    pub fn set_most(&mut self, most: usize) {
+        self.most = most;
     }
 
     /// Serves a listening socket of `port`.
@@ -276,6 +288,8 @@ impl<T: Copy> TcpRelays<T> {
             port: link.port,
             client: link.peer,
             backend: link.attempts[link.attempt.min(link.attempts.len() - 1)].to,
+            shown: link.attempts[link.attempt.min(link.attempts.len() - 1)].from,
+            opened: link.opened,
             bytes: Way::BOTH.map(|way| link.pair.pump(way).moved()),
             gears: Way::BOTH.map(|way| link.pair.pump(way).gear()),
             open: link.open,
@@ -403,8 +417,10 @@ impl<T: Copy> TcpRelays<T> {
             client,
             server: None,
             peer,
+            opened: now,
             attempts,
             attempt: 0,
+            refused: 0,
             ahead,
             ops: 0,
             receiving: [None; 2],
@@ -427,7 +443,7 @@ impl<T: Copy> TcpRelays<T> {
     fn dial<B: Backends>(&mut self, ring: &mut Ring<T>, backends: &mut B, now: Time, id: FlowId) {
         loop {
             let Some(link) = self.links.get_mut(id).filter(|l| !l.closing) else { return };
-            let Some(&Attempt { kind, to, from, client_shown }) = link.attempts.get(link.attempt) else {
+            let Some(&Attempt { kind, to, from, .. }) = link.attempts.get(link.attempt) else {
                 let port = link.port;
                 link.pair.abort(&mut self.actions);
                 self.count(port, |c| c.refused += 1);
@@ -438,7 +454,7 @@ impl<T: Copy> TcpRelays<T> {
                 Take::Now(fd) => fd,
                 Take::Later => return self.waiting.push_back(id),
                 Take::Refused(_) => {
-                    link.attempt += 1;
+                    link.attempt = dial::next(&link.attempts, link.attempt, link.refused);
                     continue;
                 }
             };
@@ -447,16 +463,12 @@ impl<T: Copy> TcpRelays<T> {
                 && SockRef::from(&server).bind(&SockAddr::from(from)).is_err()
             {
                 // The address is taken, or not to be had: the next try shows another.
-                link.attempt += 1;
+                link.attempt = dial::next(&link.attempts, link.attempt, link.refused);
                 continue;
             }
-            let port = link.port;
             link.ops += 1;
             ring.connect(server.as_fd(), to, (self.tag)(TcpTag::Connect(id)));
             link.server = Some(server);
-            if from.is_some() && !client_shown {
-                self.count(port, |c| c.hidden += 1);
-            }
             return;
         }
     }
@@ -479,7 +491,10 @@ impl<T: Copy> TcpRelays<T> {
             result.is_ok() && link.server.as_ref().is_some_and(|fd| SockRef::from(fd).peer_addr().is_ok());
         if !connected {
             link.server = None;
-            link.attempt += 1;
+            if matches!(result, Err(Errno::ECONNREFUSED)) && link.attempt < 8 {
+                link.refused |= 1 << link.attempt;
+            }
+            link.attempt = dial::next(&link.attempts, link.attempt, link.refused);
             return self.dial(ring, backends, now, id);
         }
         link.open = true;
@@ -497,7 +512,11 @@ impl<T: Copy> TcpRelays<T> {
             }
         }
         link.pair.start(now, &mut self.actions);
-        self.count(port, |c| c.connected += 1);
+        let hidden = link.attempts.get(link.attempt).is_some_and(|a| a.from.is_some() && !a.client_shown);
+        self.count(port, |c| {
+            c.connected += 1;
+            c.hidden += u64::from(hidden);
+        });
         self.perform(ring, now, id);
     }
 

@@ -131,6 +131,11 @@ impl<T: Copy> UdpRelays<T> {
         self.relay.mappings()
     }
 
+    /// Whether a mapping lives.
+    pub fn is_alive(&self, id: FlowId) -> bool {
+        self.relay.path(id).is_some()
+    }
+
     /// A backend socket to be made for a client: answer with [`Self::opened`], at once or later.
     pub fn poll_wanted(&mut self) -> Option<(FlowId, Path)> {
         loop {
