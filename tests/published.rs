@@ -2,12 +2,13 @@
 
 mod common;
 
-use common::{HOST, PATIENCE, SERVER, World, sh};
+use common::{HOST, PATIENCE, SERVER, World, crowd, sh};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ringtap::lab::{Guest, Place, Server, addr};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// The clients' own addresses, as a server on the host would see them.
@@ -15,6 +16,30 @@ const CLIENT: [IpAddr; 2] = [IpAddr::V4(addr::ROUTER_V4), IpAddr::V6(addr::ROUTE
 const ANY: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
 const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 const GATEWAY: [&str; 2] = ["10.0.2.2", "fd00::2"];
+
+/// Every test by the relay and through the tap.
+macro_rules! on_both_paths {
+    ($($name:ident)*) => {
+        mod by_the_relay {
+            $(#[test] fn $name() { super::$name("relay") })*
+        }
+        mod through_the_tap {
+            $(#[test] fn $name() { super::$name("tap") })*
+        }
+    };
+}
+
+on_both_paths! {
+    a_tcp_server_sees_the_client_and_every_byte_arrives
+    a_udp_server_sees_the_client_who_is_answered_from_the_address_used
+    who_could_not_be_answered_and_who_asks_for_it_is_shown_as_the_gateway
+    the_guests_own_traffic_from_published_ports_is_left_alone
+    a_container_behind_a_bridge_sees_the_client
+    endings_go_through_as_what_they_are
+    a_proxy_header_comes_first
+    counters_and_flows_say_what_came_through_and_removal_ends_it
+    another_plane_serves_the_same_ports
+}
 
 fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     let (stream, from) = listener.accept().unwrap();
@@ -46,10 +71,9 @@ fn pattern(len: usize, seed: u32) -> Vec<u8> {
     (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 24) as u8).collect()
 }
 
-#[test]
-fn a_tcp_server_sees_the_client_and_every_byte_arrives() {
+fn a_tcp_server_sees_the_client_and_every_byte_arrives(via: &str) {
     let world = World::new();
-    let guest = world.guest_with(&["-p", "8080:80", "-p", "9000-9009:9000-9009"]);
+    let guest = world.guest_with(&["--via", via, "-p", "8080:80", "-p", "9000-9009:9000-9009"]);
     for (family, client) in CLIENT.into_iter().enumerate() {
         for (port, inside) in [(8080, 80), (9000, 9000), (9009, 9009)] {
             let server = guest.place().tcp_listener((ANY[family], inside)).unwrap();
@@ -83,10 +107,9 @@ fn a_tcp_server_sees_the_client_and_every_byte_arrives() {
     }
 }
 
-#[test]
-fn a_udp_server_sees_the_client_who_is_answered_from_the_address_used() {
+fn a_udp_server_sees_the_client_who_is_answered_from_the_address_used(via: &str) {
     let world = World::new();
-    let guest = world.guest_with(&["-p", "5353:53/udp"]);
+    let guest = world.guest_with(&["--via", via, "-p", "5353:53/udp"]);
     let used = [[HOST[0], IpAddr::V4(addr::HOST_OTHER_V4)], [HOST[1], IpAddr::V6(addr::HOST_OTHER_V6)]];
     for (family, client) in CLIENT.into_iter().enumerate() {
         let server = guest.place().udp_socket((ANY[family], 53)).unwrap();
@@ -110,10 +133,18 @@ fn a_udp_server_sees_the_client_who_is_answered_from_the_address_used() {
     }
 }
 
-#[test]
-fn who_could_not_be_answered_and_who_asks_for_it_is_shown_as_the_gateway() {
+fn who_could_not_be_answered_and_who_asks_for_it_is_shown_as_the_gateway(via: &str) {
     let world = World::new();
-    let guest = world.guest_with(&["-p", "8080:80", "-p", "8081:80,source=gateway", "-p", "5353:53/udp"]);
+    let guest = world.guest_with(&[
+        "--via",
+        via,
+        "-p",
+        "8080:80",
+        "-p",
+        "8081:80,source=gateway",
+        "-p",
+        "5353:53/udp",
+    ]);
     for family in [0, 1] {
         let server = guest.place().tcp_listener((ANY[family], 80)).unwrap();
         // Two clients of one port are still two.
@@ -141,10 +172,9 @@ fn who_could_not_be_answered_and_who_asks_for_it_is_shown_as_the_gateway() {
     }
 }
 
-#[test]
-fn the_guests_own_traffic_from_published_ports_is_left_alone() {
+fn the_guests_own_traffic_from_published_ports_is_left_alone(via: &str) {
     let world = World::new();
-    let guest = world.guest_with(&["-p", "51820:51820/udp", "-p", "30000-30099:30000-30099"]);
+    let guest = world.guest_with(&["--via", via, "-p", "51820:51820/udp", "-p", "30000-30099:30000-30099"]);
     let server = world.lab.internet().udp_socket((SERVER[0], 51820)).unwrap();
     server.set_read_timeout(Some(PATIENCE)).unwrap();
     let peer = guest.place().udp_socket((ANY[0], 51820)).unwrap();
@@ -176,10 +206,9 @@ fn the_guests_own_traffic_from_published_ports_is_left_alone() {
     }
 }
 
-#[test]
-fn a_container_behind_a_bridge_sees_the_client() {
+fn a_container_behind_a_bridge_sees_the_client(via: &str) {
     let world = World::new();
-    let guest = world.attach(world.bare(""), &["-p", "8080:8080", "-p", "5353:5353/udp"], None);
+    let guest = world.attach(world.bare(""), &["--via", via, "-p", "8080:8080", "-p", "5353:5353/udp"], None);
     let container = guest.behind_bridge(&world.lab, 1500).unwrap();
     // As Docker does it.
     let rules = "nft 'add chain inet nat pre { type nat hook prerouting priority -100; }'
@@ -199,10 +228,9 @@ fn refused(world: &World, at: (IpAddr, u16)) {
     assert_eq!(near.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
-#[test]
-fn endings_go_through_as_what_they_are() {
+fn endings_go_through_as_what_they_are(via: &str) {
     let world = World::new();
-    let guest = world.guest_with(&["-p", "8080:80"]);
+    let guest = world.guest_with(&["--via", via, "-p", "8080:80"]);
     for (family, host) in HOST.into_iter().enumerate() {
         refused(&world, (host, 8080));
         let server = guest.place().tcp_listener((ANY[family], 80)).unwrap();
@@ -223,10 +251,9 @@ fn endings_go_through_as_what_they_are() {
     }
 }
 
-#[test]
-fn a_proxy_header_comes_first() {
+fn a_proxy_header_comes_first(via: &str) {
     let world = World::new();
-    let guest = world.guest_with(&["-p", "8080:80,proxy=v1", "-p", "8081:80,proxy=v2"]);
+    let guest = world.guest_with(&["--via", via, "-p", "8080:80,proxy=v1", "-p", "8081:80,proxy=v2"]);
     let server = guest.place().tcp_listener((ANY[0], 80)).unwrap();
     for port in [8080, 8081] {
         let mut near = world.lab.internet().tcp_connect((HOST[0], port)).unwrap();
@@ -256,10 +283,9 @@ fn api(world: &World, guest: &mut Guest, method: &str, path: &str) -> serde_json
     if text.is_empty() { serde_json::Value::Null } else { serde_json::from_str(&text).unwrap() }
 }
 
-#[test]
-fn counters_and_flows_say_what_came_through_and_removal_ends_it() {
+fn counters_and_flows_say_what_came_through_and_removal_ends_it(via: &str) {
     let world = World::new();
-    let mut guest = world.guest_with(&["-p", "8080:80", "-p", "5353:53/udp"]);
+    let mut guest = world.guest_with(&["--via", via, "-p", "8080:80", "-p", "5353:53/udp"]);
     refused(&world, (HOST[0], 8080));
     let server = guest.place().tcp_listener((ANY[0], 80)).unwrap();
     let mut near = world.lab.internet().tcp_connect((HOST[0], 8080)).unwrap();
@@ -281,14 +307,15 @@ fn counters_and_flows_say_what_came_through_and_removal_ends_it() {
     assert_eq!(tcp, [2, 1, 1, 5000, 300], "{ports}");
     assert_eq!(["accepted", "open", "bytesDown"].map(|name| count(1, name)), [1, 1, 70], "{ports}");
     let flows = api(&world, &mut guest, "GET", "/ringtap/v1/flows");
-    let injected = |protocol: &str| {
+    let path = if via == "tap" { "injected" } else { "relay" };
+    let flow = |protocol: &str| {
         let all = flows["flows"].as_array().unwrap().iter();
-        let mine: Vec<_> = all.filter(|f| f["path"] == "injected" && f["protocol"] == protocol).collect();
+        let mine: Vec<_> = all.filter(|f| f["path"] == path && f["protocol"] == protocol).collect();
         assert_eq!(mine.len(), 1, "{flows:?}");
         mine[0].clone()
     };
-    assert_eq!((&injected("tcp")["remote"], &injected("tcp")["port"]), (&seen.to_string().into(), &1.into()));
-    assert_eq!(injected("udp")["port"], 2);
+    assert_eq!((&flow("tcp")["remote"], &flow("tcp")["port"]), (&seen.to_string().into(), &1.into()));
+    assert_eq!(flow("udp")["port"], 2);
 
     api(&world, &mut guest, "DELETE", "/ringtap/v1/ports/1?connections=end");
     assert_eq!(near.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
@@ -297,10 +324,9 @@ fn counters_and_flows_say_what_came_through_and_removal_ends_it() {
     assert_eq!(gone.unwrap_err().kind(), ErrorKind::ConnectionRefused);
 }
 
-#[test]
-fn another_plane_serves_the_same_ports() {
+fn another_plane_serves_the_same_ports(via: &str) {
     let world = World::new();
-    let mut guest = world.guest_with(&["-p", "8080:80", "-p", "5353:53/udp"]);
+    let mut guest = world.guest_with(&["--via", via, "-p", "8080:80", "-p", "5353:53/udp"]);
     let pid = guest.running()[0].pid();
     let state = world.lab.dir().join(format!("user-run/ringtap/{pid}/plane_pid"));
     let plane = std::fs::read_to_string(&state).unwrap();
@@ -311,4 +337,65 @@ fn another_plane_serves_the_same_ports() {
         std::thread::sleep(Duration::from_millis(5));
     }
     see_the_client(&world, guest.place());
+}
+
+#[test]
+fn a_server_on_the_guests_loopback_alone_sees_the_client() {
+    let world = World::new();
+    let guest = world.guest_with(&["-p", "8080:80"]);
+    for (family, client) in CLIENT.into_iter().enumerate() {
+        let server = guest.place().tcp_listener((LOOPBACK[family], 80)).unwrap();
+        let mut near = world.lab.internet().tcp_connect((HOST[family], 8080)).unwrap();
+        let (mut far, seen) = accept(&server);
+        assert_eq!((seen.ip(), seen), (client, near.local_addr().unwrap()));
+        near.write_all(b"x").unwrap();
+        far.read_exact(&mut [0]).unwrap();
+    }
+}
+
+#[test]
+fn a_client_port_that_comes_by_two_published_ports_keeps_its_address() {
+    let world = World::new();
+    let guest = world.guest_with(&["-p", "8080:80", "-p", "8081:80"]);
+    let server = guest.place().tcp_listener((ANY[0], 80)).unwrap();
+    let near = [8080, 8081].map(|port| {
+        let socket = world.lab.internet().tcp_socket((CLIENT[0], 5555)).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&SocketAddr::new(CLIENT[0], 5555).into()).unwrap();
+        socket.connect(&SocketAddr::new(HOST[0], port).into()).unwrap();
+        socket
+    });
+    for _ in &near {
+        assert_eq!(accept(&server).1, SocketAddr::new(CLIENT[0], 5555));
+    }
+}
+
+#[test]
+fn five_thousand_connections_at_once() {
+    let world = World::new();
+    let guest = world.guest_with(&["-p", "8080:80"]);
+    let listener = guest.place().tcp_listener((ANY[0], 80)).unwrap();
+    crowd::at_once(listener, || {
+        let near = world.lab.internet().tcp_connect((HOST[0], 8080)).unwrap();
+        near.set_read_timeout(Some(PATIENCE)).unwrap();
+        near
+    });
+}
+
+#[test]
+fn beyond_the_limit_of_descriptors_clients_are_reset_and_it_recovers() {
+    let world = World::new();
+    let mut command = world.lab.host().command_as_user("sh").unwrap();
+    command
+        .args(["-c", "ulimit -n 256; exec \"$R\" run -p 8080:80 -- sh -c 'echo ready; exec sleep infinity'"]);
+    let mut running =
+        world.lab.host().spawn(command.env("R", world.lab.bin("ringtap")).stdout(Stdio::piped())).unwrap();
+    running.child().stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+    let guest = world.lab.guest_below(running, "sleep", PATIENCE).unwrap();
+    let _echo = Server::tcp_echo(guest.place().tcp_listener((ANY[0], 80)).unwrap()).unwrap();
+    crowd::beyond_the_limit(60..128, || {
+        let near = world.lab.internet().tcp_connect((HOST[0], 8080)).ok()?;
+        near.set_read_timeout(Some(PATIENCE)).unwrap();
+        Some(near)
+    });
 }

@@ -3,6 +3,7 @@
 mod common;
 
 use common::World;
+use common::crowd;
 use ringtap::lab::serve::{fill_pattern, judge, send_pattern};
 use ringtap::lab::{Running, Server};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -212,55 +213,14 @@ fn beyond_the_limit_of_descriptors_clients_are_reset_and_it_recovers() {
     let world = World::new();
     let _echo = Server::tcp_echo(world.lab.host().tcp_listener(BACKEND).unwrap()).unwrap();
     let mut relay = relay(&world, "auto", Some(256));
-    let works =
-        |stream: &mut TcpStream| stream.write_all(b"x").and_then(|()| stream.read_exact(&mut [0])).is_ok();
-    let mut clients: Vec<_> = (0..300).filter_map(|_| try_connect(&world, &relay)).collect();
-    let good = clients.iter_mut().filter_map(|c| works(c).then_some(())).count();
-    assert!((60..200).contains(&good), "{good}");
-    drop(clients);
-    let end = Instant::now() + LONG;
-    while !try_connect(&world, &relay).is_some_and(|mut client| works(&mut client)) {
-        assert!(Instant::now() < end, "it does not recover");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    crowd::beyond_the_limit(60..200, || try_connect(&world, &relay));
     assert!(relay.running.child().try_wait().unwrap().is_none());
 }
 
 #[test]
 fn five_thousand_connections_at_once() {
-    const EACH: usize = 20_000;
     let world = World::new();
-    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
-    let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, limit.1, limit.1);
-    // Ours, the server's (this process, too), and two of the relay's.
-    let count = usize::try_from(limit.1 / 3).unwrap().min(5000);
     let listener = world.lab.host().tcp_listener(BACKEND).unwrap();
-    let server = std::thread::spawn(move || -> Vec<TcpStream> {
-        (0..count).map(|_| listener.accept().unwrap().0).collect()
-    });
     let relay = relay(&world, "auto", None);
-    let clients: Vec<_> = (0..count).map(|_| connect(&world, &relay)).collect();
-    let servers = server.join().unwrap();
-    let mut bytes = vec![0; EACH];
-    fill_pattern(0, &mut bytes);
-    for (n, mut client) in clients.iter().enumerate() {
-        client.write_all(&(n as u32).to_le_bytes()).unwrap();
-        client.write_all(&bytes).unwrap();
-        client.shutdown(Shutdown::Write).unwrap();
-    }
-    let mut seen = vec![false; count];
-    for mut stream in servers {
-        stream.set_read_timeout(Some(LONG)).unwrap();
-        let mut all = Vec::new();
-        stream.read_to_end(&mut all).unwrap();
-        let number = u32::from_le_bytes(all[..4].try_into().unwrap()) as usize;
-        assert!(all[4..] == bytes[..] && !std::mem::replace(&mut seen[number], true));
-        stream.write_all(&all).unwrap();
-    }
-    for (n, mut client) in clients.into_iter().enumerate() {
-        let mut all = Vec::new();
-        client.read_to_end(&mut all).unwrap();
-        assert!(all[..4] == (n as u32).to_le_bytes() && all[4..] == bytes[..]);
-    }
-    assert!(seen.iter().all(|s| *s));
+    crowd::at_once(listener, || connect(&world, &relay));
 }

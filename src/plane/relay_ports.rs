@@ -187,7 +187,7 @@ impl RelayPorts {
                     port: Some(one.port),
                     guest: one.backend,
                     remote: one.shown,
-                    host: one.client,
+                    host: one.client.map(canonical),
                     state: if one.open { "open" } else { "connecting" }.to_owned(),
                     bytes_up: one.bytes[1],
                     bytes_down: one.bytes[0],
@@ -207,7 +207,7 @@ impl RelayPorts {
                 let record = FlowRecord {
                     port: relays.doors.get(&one.path.listener).map(|door| door.port),
                     remote: ends.and_then(|(_, shown)| *shown),
-                    host: Some(one.path.client),
+                    host: Some(canonical(one.path.client)),
                     state: "open".to_owned(),
                     bytes_up: one.carried.bytes_up,
                     bytes_down: one.carried.bytes_down,
@@ -220,6 +220,11 @@ impl RelayPorts {
         });
         streams.chain(datagrams)
     }
+}
+
+/// An IPv4 client of a listener of both families, as people write it.
+fn canonical(client: SocketAddr) -> SocketAddr {
+    SocketAddr::new(client.ip().to_canonical(), client.port())
 }
 
 fn blank(id: String, protocol: Protocol, age: std::time::Duration, guest: SocketAddr) -> FlowRecord {
@@ -481,7 +486,7 @@ struct Ends {
 }
 
 fn ends(relays: &Relays, port: &Published, nth: u16, client: SocketAddr) -> Ends {
-    let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+    let client = canonical(client);
     let to = port.target(&relays.network, nth, client.ip());
     if port.dial != Dial::Transparent {
         return Ends { to, from: None, client_shown: false, instead: false };

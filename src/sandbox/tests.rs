@@ -74,7 +74,6 @@ fn forbidden() -> Vec<(&'static str, i64, [i64; 4])> {
         ("memfd_create", libc::SYS_memfd_create, [0; 4]),
         ("io_uring_setup", libc::SYS_io_uring_setup, [0; 4]),
         ("io_uring_register", libc::SYS_io_uring_register, [-1, 0, 0, 0]),
-        ("accept4", libc::SYS_accept4, [-1, 0, 0, 0]),
         ("socketpair", libc::SYS_socketpair, [0; 4]),
         ("limits of its own", libc::SYS_prlimit64, [0, 7, 8, 0]),
         ("memory to execute", libc::SYS_mmap, [0, 4096, i64::from(libc::PROT_READ | libc::PROT_EXEC), 2]),

@@ -9,6 +9,8 @@
 
 #![allow(dead_code, reason = "each test program uses its part of this")]
 
+pub mod crowd;
+
 use ringtap::lab::contender::{Contender, Start, on_path, ready_on_3};
 use ringtap::lab::dns::{DnsServer, default_names};
 use ringtap::lab::{Guest, Lab, Place, Running, Server, addr};

@@ -4,7 +4,8 @@ use super::error::PortError;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fs;
 
-/// Descriptors of control that are not listeners: channels, the runtime, clients of the API.
+/// Descriptors of control that are not listeners: channels, the runtime, clients of the API. At most a quarter of all, where
+/// there are few.
 const RESERVE: u64 = 256;
 
 /// `net.core.somaxconn`: listen(2) takes no more. The kernel's default is 4096 (since 5.4).
@@ -26,9 +27,9 @@ fn number<T: std::str::FromStr>(path: &str) -> Option<T> {
 /// # Errors
 /// [`PortError::Descriptors`] if the hard limit does not allow it.
 pub fn make_room(count: usize) -> Result<(), PortError> {
-    let needed = (count as u64).saturating_add(RESERVE);
     // Without an answer bind will tell.
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return Ok(()) };
+    let needed = (count as u64).saturating_add(RESERVE.min(hard / 4));
     if needed > hard {
         return Err(PortError::Descriptors { needed, hard });
     }
