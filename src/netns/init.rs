@@ -287,7 +287,7 @@ impl Init<'_> {
 
     fn pass_on(&mut self, number: i32) {
         let Some(command) = self.command else { return };
-        if self.witness.explains(number) && getpgid(Some(command)) == Ok(getpgrp()) {
+        if self.witness.explains(number, Instant::now()) && getpgid(Some(command)) == Ok(getpgrp()) {
             return;
         }
         if let Ok(signal) = Signal::try_from(number) {

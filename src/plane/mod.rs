@@ -40,15 +40,15 @@ use std::os::fd::OwnedFd;
 use tag::Tag;
 
 /// Descriptors kept back from flows: the ring, the tap, channels, standard streams, pipes, sockets of the factory's pools,
-/// and a reserve for shedding. At most a quarter of all, where there are few.
-const RESERVED_DESCRIPTORS: u64 = 512;
+/// and a reserve for shedding.
+const RESERVED_DESCRIPTORS: usize = 512;
 
 /// Runs the plane until control ends it. The result is the process's exit code.
 pub fn main(channel: Channel, sandbox: SandboxMode) -> u8 {
     // Before control has anything to say, and while the child is being made: the ring, which is root's by its own limits,
     // and the way out of the host's file system. What goes wrong is told once control listens.
-    let limits = Limits { flows: raise_descriptor_limit() };
-    let ring = make_ring(&limits);
+    let share = Share::of(raise_descriptor_limit());
+    let ring = make_ring(share);
     let sandbox = Sandbox::enter(sandbox);
     let (start, fds) = match channel.recv::<ToPlane>() {
         Ok((ToPlane::Start(start), fds)) => (*start, fds),
@@ -57,7 +57,7 @@ pub fn main(channel: Channel, sandbox: SandboxMode) -> u8 {
         Ok(_) => return fail(&channel, "plane: control did not begin with a start message".to_owned()),
         Err(e) => return fail(&channel, format!("plane: the channel to control failed: {e}")),
     };
-    let parts = match ring.and_then(|ring| build(ring, limits, start, fds)) {
+    let parts = match ring.and_then(|ring| build(ring, share, start, fds)) {
         Ok(parts) => parts,
         Err(text) => return fail(&channel, text),
     };
@@ -100,14 +100,15 @@ pub fn main(channel: Channel, sandbox: SandboxMode) -> u8 {
     }
 }
 
-fn make_ring(limits: &Limits) -> Result<Ring<Tag>, String> {
+fn make_ring(share: Share) -> Result<Ring<Tag>, String> {
     // Each flow (of one descriptor) may have a receive and a send in flight, each relayed connection (of two) ten
-    // operations, and either may have all descriptors; what else there is (frames, control) fits the remainder.
-    let ops = limits.flows.saturating_mul(2 + 10 / 2).saturating_add(RingConfig::default().ops);
+    // operations; what else there is (frames, control) fits the remainder.
+    let (flows, relayed) = (share.flows.saturating_mul(2), share.relayed.saturating_mul(10 / 2));
+    let ops = RingConfig::default().ops.saturating_add(flows).saturating_add(relayed);
     Ring::new(RingConfig { ops, ..RingConfig::default() }).map_err(|e| e.to_string())
 }
 
-fn build(ring: Ring<Tag>, limits: Limits, start: Start, fds: Vec<OwnedFd>) -> Result<Parts, String> {
+fn build(ring: Ring<Tag>, share: Share, start: Start, fds: Vec<OwnedFd>) -> Result<Parts, String> {
     let mut fds = fds.into_iter();
     let tap = fds.next().ok_or("plane: control sent no tap")?;
     let pcap = match (start.pcap, fds.next()) {
@@ -119,10 +120,10 @@ fn build(ring: Ring<Tag>, limits: Limits, start: Start, fds: Vec<OwnedFd>) -> Re
     let mut secret = [0u8; 32];
     getrandom::fill(&mut secret).map_err(|e| format!("no random numbers from the kernel: {e}"))?;
     let fragment_id = getrandom::u32().map_err(|e| format!("no random numbers from the kernel: {e}"))?;
-    let relayed = limits.flows;
+    let limits = Limits { flows: share.flows };
     let mut stack = Stack::new(start.network, start.resolvers, limits, secret);
     stack.set_host_v6(crate::flow::Time::ZERO, start.host_v6);
-    Ok(Parts { ring, tap, stack, pcap, fragment_id, relayed })
+    Ok(Parts { ring, tap, stack, pcap, fragment_id, relayed: share.relayed })
 }
 
 /// Begins the capture, or goes on with that of a plane that has died. What cannot be gone on with ends with a line.
@@ -133,16 +134,50 @@ fn capture(file: File, resumed: bool) -> Result<Option<Pcap>, String> {
     Ok(Pcap::resume(file).map_err(|e| tracing::warn!("the capture ends here: {e}")).ok())
 }
 
-/// Raises the soft limit of descriptors to the hard one; what remains after the reserve.
+/// How many descriptors who may take. Both may come close to all there are: whoever comes too late is refused or shed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Share {
+    /// Flows of the guest.
+    flows: usize,
+    /// Relayed connections and listeners.
+    relayed: usize,
+}
+
+impl Share {
+    /// Of `all`. Where there are few, flows are sure of a quarter and what is kept back is no more than that.
+    const fn of(all: usize) -> Self {
+        let quarter = all / 4;
+        let most = all.saturating_sub(RESERVED_DESCRIPTORS);
+        if most > quarter {
+            Self { flows: most, relayed: most }
+        } else {
+            Self { flows: quarter, relayed: all - quarter }
+        }
+    }
+}
+
+/// Raises the soft limit of descriptors to the hard one; the limit.
 fn raise_descriptor_limit() -> usize {
-    let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return Limits::default().flows };
+    let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return RESERVED_DESCRIPTORS * 2 };
     let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    let reserved = RESERVED_DESCRIPTORS.min(hard / 4);
-    usize::try_from(hard.saturating_sub(reserved)).unwrap_or(usize::MAX)
+    usize::try_from(hard).unwrap_or(usize::MAX)
 }
 
 fn fail(channel: &Channel, text: String) -> u8 {
     // If control is gone as well there is nobody left to tell.
     let _ = channel.send(&FromPlane::Failed { text }, &[]);
     1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flows_get_all_but_the_reserve_and_few_are_divided() {
+        assert_eq!(Share::of(20_000), Share { flows: 19_488, relayed: 19_488 });
+        assert_eq!(Share::of(700), Share { flows: 188, relayed: 188 });
+        assert_eq!(Share::of(256), Share { flows: 64, relayed: 192 });
+        assert_eq!(Share::of(0), Share { flows: 0, relayed: 0 });
+    }
 }
