@@ -275,10 +275,7 @@ impl Session {
                 self.go_when_ready()?;
             }
             Ok(FromChild::Stopped) => self.child.send(ToChild::StillStopped)?,
-            Ok(FromChild::StillStopped(signal)) => {
-                self.child.send(ToChild::Stopping)?;
-                signals::stop_like(signal);
-            }
+            Ok(FromChild::StillStopped(signal)) => signals::stop_like(signal),
             Ok(FromChild::Steered { v4, v6 }) => {
                 self.api.set_inside(Inside::Steered { v4, v6 }, self.plane.channel())?;
             }

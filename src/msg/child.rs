@@ -25,8 +25,6 @@ pub enum ToChild {
     Steer,
     /// Is COMMAND still stopped, as [`FromChild::Stopped`] said? Answered by [`FromChild::StillStopped`] if it is.
     StillStopped,
-    /// Control is about to stop as COMMAND has; a SIGCONT that it reports from now on is later than that.
-    Stopping,
     /// The text of `hosts` or `resolv.conf` in the state directory has changed, or its mount point has been replaced.
     EtcChanged,
 }

@@ -246,13 +246,12 @@ impl Init<'_> {
             ToChild::StillStopped => {
                 self.reap();
                 if let Some(signal) = self.stopped {
+                    // Before the answer: control is not to be continued, and COMMAND stopped again, in between.
+                    settle_group_signals();
+                    self.drain(signals);
+                    self.witness.control_stops();
                     let _ = self.channel.send(&FromChild::StillStopped(signal), &[]);
                 }
-            }
-            ToChild::Stopping => {
-                settle_group_signals();
-                self.drain(signals);
-                self.witness.control_stops();
             }
             ToChild::EtcChanged => {
                 for warning in self.etc.refresh(&self.config.mounts.copy_up) {

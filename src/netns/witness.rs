@@ -9,9 +9,9 @@
 //!
 //! **SIGCONT** may leave no trace: a stop signal that follows takes a SIGCONT away that init has not read yet (signal(7)).
 //! So a stop signal that init has had, and control has not reported when it reports a SIGCONT, came after that SIGCONT and
-//! has the last word: whomever the SIGCONT was for, COMMAND stays stopped. Control reads its signals in their order, and
-//! says when it stops ([`Witness::control_stops`]), which a terminal's stop makes it do without a report: a SIGCONT after
-//! that is later than every stop before it.
+//! has the last word: whomever the SIGCONT was for, COMMAND stays stopped. Control reads its signals in their order, and asks
+//! before it stops ([`Witness::control_stops`]), which a terminal's stop makes it do without a report: a SIGCONT that it
+//! reports after the answer is later than every stop before that.
 
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, setpgid};
@@ -68,7 +68,7 @@ impl Witness {
         number == Signal::SIGCONT as i32 && self.seen.iter().any(|s| stops(s.number) && !s.used)
     }
 
-    /// Control stops as COMMAND has.
+    /// Control is about to be told that it may stop as COMMAND has.
     pub fn control_stops(&mut self) {
         self.seen.retain(|s| !stops(s.number));
     }
