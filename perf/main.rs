@@ -7,6 +7,7 @@
 mod crowd;
 mod idle;
 mod latency;
+mod published;
 mod report;
 mod start;
 mod tcp;
@@ -30,10 +31,10 @@ pub struct Options {
     #[arg(long, default_value_t = 3)]
     seconds: u32,
     /// What to measure
-    #[arg(long, value_delimiter = ',', default_value = "tcp,udp,latency,crowd,start,idle,many")]
+    #[arg(long, value_delimiter = ',', default_value = "tcp,udp,latency,crowd,published,start,idle,many")]
     only: Vec<String>,
     /// Who takes part, besides the direct path
-    #[arg(long, value_delimiter = ',', default_value = "ringtap,slirp4netns,pasta")]
+    #[arg(long, value_delimiter = ',', default_value = "ringtap,slirp4netns,pasta,rootlesskit")]
     against: Vec<String>,
     /// Put the client behind a bridge made inside the namespace, as a container is
     #[arg(long)]
@@ -65,6 +66,9 @@ pub struct Options {
     /// Be the client of `latency` against this server
     #[arg(long, hide = true)]
     client: Option<std::net::SocketAddr>,
+    /// Listen on the ports of the range that `published` adds, and say how long it took
+    #[arg(long, hide = true)]
+    bare_range: bool,
     /// Write the tables to perf/RESULTS.md too
     #[arg(long)]
     write: bool,
@@ -118,6 +122,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{}", latency::client(server, Duration::from_secs(options.seconds.into()))?);
         return Ok(());
     }
+    if options.bare_range {
+        println!("{}", published::bare_range()?);
+        return Ok(());
+    }
     if let Some(server) = options.hold {
         return Ok(crowd::hold(server, options.idle)?);
     }
@@ -148,7 +156,14 @@ fn main() -> Result<(), Box<dyn Error>> {
             crowd::still(&bench, report)?;
         }
     }
-    // These have no traffic that could take another way.
+    // These have no traffic, or none that could take another way.
+    if bench.wanted("published") {
+        for round in 1..=bench.options.rounds {
+            eprintln!("round {round} of {}, published ports", bench.options.rounds);
+            published::measure(&bench, &mut reports[0])?;
+            published::range(&bench, &mut reports[0])?;
+        }
+    }
     if bench.wanted("start") {
         for _ in 0..bench.options.rounds {
             start::measure(&bench, &mut reports[0])?;

@@ -5,7 +5,17 @@ use std::fmt::Write;
 use std::process::Command;
 
 /// Columns, in this order.
-const COLUMNS: [&str; 6] = ["direct", "ringtap", "slirp4netns", "pasta", "unshare", "rootlesskit"];
+const COLUMNS: [&str; 9] = [
+    "direct",
+    "ringtap",
+    "slirp4netns",
+    "pasta",
+    "unshare",
+    "rootlesskit",
+    "ringtap by the tap",
+    "rootlesskit builtin",
+    "rootlesskit slirp4netns",
+];
 
 /// Rows of samples by column, in the order of their first sample.
 #[derive(Debug)]
@@ -83,7 +93,8 @@ impl Report {
         self.bars.push(Bar { what: what.to_owned(), seen, bound, at_most });
     }
 
-    fn ratio(&mut self, row: &str, to: &str, bound: f64, at_most: bool) {
+    /// A bar for the ratio of ringtap's median to that of column `to`, where there are both.
+    pub fn ratio(&mut self, row: &str, to: &str, bound: f64, at_most: bool) {
         if let (Some(ours), Some(theirs)) = (self.median(row, "ringtap"), self.median(row, to)) {
             self.bar(&format!("{row}: ringtap / {to}"), ours / theirs, bound, at_most);
         }
@@ -123,6 +134,7 @@ impl Report {
         self.crowd(idle);
         self.ratio(crate::start::ROW, "unshare", 3.0, true);
         self.ratio(crate::start::ROW, "rootlesskit", 0.3, true);
+        crate::published::bars(self);
     }
 
     /// Others beside many idle connections, against the same beside none.

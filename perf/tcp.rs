@@ -93,7 +93,8 @@ pub fn cpu(guest: &Guest) -> f64 {
     guest.processes().into_iter().filter(|&p| Some(p) != holder).filter_map(cpu_of).sum()
 }
 
-fn cpu_of(pid: u32) -> Option<f64> {
+/// CPU seconds that a process has used so far, all threads; `None` once it is gone.
+pub fn cpu_of(pid: u32) -> Option<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split_whitespace().collect();
     // utime and stime are fields 14 and 15 (proc_pid_stat(5)), in ticks of 1/100 s on every Linux; state is field 3.

@@ -32,12 +32,8 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<(), Box<dyn Error>>
         let (guest, inner) = bench.guest(&contender, 1500)?;
         let place = inner.as_ref().unwrap_or(&guest).place();
         for (way, to_guest) in [("to server", false), ("to guest", true)] {
-            let seen = settle(
-                place,
-                bench.lab.internet(),
-                to_guest,
-                Duration::from_secs(bench.options.seconds.into()),
-            )?;
+            let (from, to) = pair(place, bench.lab.internet(), to_guest)?;
+            let seen = settle(&from, &to, Duration::from_secs(bench.options.seconds.into()))?;
             let row = format!("UDP {SIZE} B {way}");
             report.add(
                 &format!("{row}, Gbit/s received"),
@@ -56,17 +52,19 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<(), Box<dyn Error>>
 
 /// Datagrams a second.
 #[derive(Clone, Copy)]
-struct Seen {
-    sent: f64,
-    received: f64,
+pub struct Seen {
+    /// Sent.
+    pub sent: f64,
+    /// Received.
+    pub received: f64,
 }
 
-fn settle(
+/// Sender and receiver, connected.
+fn pair(
     client: Place<'_>,
     server: Place<'_>,
     to_guest: bool,
-    length: Duration,
-) -> Result<Seen, Box<dyn Error>> {
+) -> Result<(UdpSocket, UdpSocket), Box<dyn Error>> {
     let at = SocketAddr::from((addr::SERVER_V4, PORT));
     let at_server = server.udp_socket(at)?;
     let at_client = client.udp_socket((IpAddr::from(Ipv4Addr::UNSPECIFIED), 0))?;
@@ -76,7 +74,11 @@ fn settle(
     at_client.send(b"hello")?;
     let (_, mapped) = at_server.recv_from(&mut [0; SIZE])?;
     at_server.connect(mapped)?;
-    let (from, to) = if to_guest { (&at_server, &at_client) } else { (&at_client, &at_server) };
+    Ok(if to_guest { (at_server, at_client) } else { (at_client, at_server) })
+}
+
+/// What arrives at the pace that this module's text tells of.
+pub fn settle(from: &UdpSocket, to: &UdpSocket, length: Duration) -> Result<Seen, Box<dyn Error>> {
     let mut pace = FIRST_PACE;
     for _ in 0..25 {
         let seen = trial(from, to, pace, TRIAL)?;
