@@ -19,11 +19,15 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-/// Ports of the servers, published under the same numbers; one for each kind.
-const BULK: u16 = 5301;
-const WEB: u16 = 5302;
-const ECHO: u16 = 5303;
-const SINK: u16 = 5304;
+/// Ports of the servers of a way, published under the same numbers; one for each kind. Each way has its own, for what was
+/// killed may hold its listeners for a moment longer.
+#[derive(Clone, Copy)]
+struct Ports {
+    bulk: u16,
+    web: u16,
+    echo: u16,
+    sink: u16,
+}
 const CLIENTS: usize = 16;
 /// How long a launcher may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -39,6 +43,8 @@ enum Way {
     Tap,
     Builtin,
     Slirp,
+    /// By the relay, for [`range`].
+    Range,
 }
 
 impl Way {
@@ -48,17 +54,22 @@ impl Way {
     const fn column(self) -> &'static str {
         match self {
             Self::Direct => "direct",
-            Self::Relay => "ringtap",
+            Self::Relay | Self::Range => "ringtap",
             Self::Tap => "ringtap by the tap",
             Self::Builtin => "rootlesskit builtin",
             Self::Slirp => "rootlesskit slirp4netns",
         }
     }
 
+    const fn ports(self) -> Ports {
+        let first = 5300 + 10 * self as u16;
+        Ports { bulk: first, web: first + 1, echo: first + 2, sink: first + 3 }
+    }
+
     fn wanted(self, bench: &Bench) -> bool {
         match self {
             Self::Direct => true,
-            Self::Relay | Self::Tap => bench.asked("ringtap"),
+            Self::Relay | Self::Tap | Self::Range => bench.asked("ringtap"),
             Self::Builtin | Self::Slirp => {
                 bench.asked("rootlesskit")
                     && on_path("rootlesskit")
@@ -70,13 +81,14 @@ impl Way {
 
     /// Starts the launcher, as an ordinary user; `None` for the direct path.
     fn start(self, bench: &Bench) -> Result<Option<Guest>, Box<dyn Error>> {
-        let ports = [(BULK, "tcp"), (WEB, "tcp"), (ECHO, "udp"), (SINK, "udp")];
+        let Ports { bulk, web, echo, sink } = self.ports();
+        let ports = [(bulk, "tcp"), (web, "tcp"), (echo, "udp"), (sink, "udp")];
         let user = |program: &str| bench.lab.host().command_as_user(program);
         let mut command = match self {
             Self::Direct => return Ok(None),
-            Self::Relay | Self::Tap => {
+            Self::Relay | Self::Tap | Self::Range => {
                 let mut ringtap = user(&bench.ringtap.to_string_lossy())?;
-                let via = if self == Self::Relay { "relay" } else { "tap" };
+                let via = if self == Self::Tap { "tap" } else { "relay" };
                 ringtap.args(["run", "--via", via]);
                 for (port, protocol) in ports {
                     ringtap.args(["-p", &format!("127.0.0.1:{port}:{port}/{protocol}")]);
@@ -141,11 +153,12 @@ impl Taker<'_> {
     }
 
     fn bulk(&mut self, servers: Place<'_>) -> Result<(), Box<dyn Error>> {
+        let port = self.way.ports().bulk.to_string();
         let mut iperf3 = servers.command("iperf3")?;
-        let _server = servers.spawn(iperf3.args(["-s", "-p", &BULK.to_string()]).stdout(Stdio::null()))?;
+        let _server = servers.spawn(iperf3.args(["-s", "-p", &port]).stdout(Stdio::null()))?;
         for (streams, name) in [(1, "1 stream"), (4, "4 streams")] {
             for (to, reverse) in [("to guest", &[][..]), ("to client", &["-R"][..])] {
-                let options = [&["-p", "5301"], reverse].concat();
+                let options = [&["-p", &port], reverse].concat();
                 let before = (self.costs)();
                 let seconds = self.bench.options.seconds;
                 let seen = transfer(self.bench.lab.host(), "127.0.0.1", seconds, streams, &options)?;
@@ -164,8 +177,9 @@ impl Taker<'_> {
             eprintln!("  wrk is not installed: no HTTP figures");
             return Ok(());
         }
-        let _nginx = nginx(self.bench, servers)?;
-        let url = format!("http://127.0.0.1:{WEB}/");
+        let port = self.way.ports().web;
+        let _nginx = nginx(self.bench, servers, port)?;
+        let url = format!("http://127.0.0.1:{port}/");
         for (what, connections, header) in [
             ("HTTP keep-alive, 16 connections", "16", None),
             ("HTTP keep-alive, 64 connections", "64", None),
@@ -190,22 +204,23 @@ impl Taker<'_> {
     }
 
     fn datagrams(&mut self, servers: Place<'_>) -> Result<(), Box<dyn Error>> {
-        let _echo = Server::udp_echo(servers.udp_socket((Ipv4Addr::UNSPECIFIED, ECHO))?)?;
+        let Ports { echo, sink, .. } = self.way.ports();
+        let _echo = Server::udp_echo(servers.udp_socket((Ipv4Addr::UNSPECIFIED, echo))?)?;
         let host = self.bench.lab.host();
         let time = Duration::from_secs(self.bench.options.seconds.into());
-        let trips = round_trips(host, time)?;
+        let trips = round_trips(host, echo, time)?;
         self.add("published, UDP round trips, 16 clients, thousand/s", trips / time.as_secs_f64() / 1e3);
-        let sink = servers.udp_socket((Ipv4Addr::UNSPECIFIED, SINK))?;
+        let far = servers.udp_socket((Ipv4Addr::UNSPECIFIED, sink))?;
         let near = host.udp_socket((Ipv4Addr::UNSPECIFIED, 0))?;
-        near.connect((Ipv4Addr::LOCALHOST, SINK))?;
-        let seen = udp::settle(&near, &sink, time)?;
+        near.connect((Ipv4Addr::LOCALHOST, sink))?;
+        let seen = udp::settle(&near, &far, time)?;
         self.add("published, UDP 1400 B one way, thousand/s received", seen.received / 1e3);
         Ok(())
     }
 }
 
 /// nginx with a page of a few bytes.
-fn nginx(bench: &Bench, servers: Place<'_>) -> Result<Running, Box<dyn Error>> {
+fn nginx(bench: &Bench, servers: Place<'_>, port: u16) -> Result<Running, Box<dyn Error>> {
     let config = bench.lab.dir().join("nginx.conf");
     let text = format!(
         "daemon off; master_process off; error_log /dev/null; pid /dev/null;
@@ -214,14 +229,14 @@ fn nginx(bench: &Bench, servers: Place<'_>) -> Result<Running, Box<dyn Error>> {
                  client_body_temp_path /tmp/ringtap-nginx; proxy_temp_path /tmp/ringtap-nginx;
                  fastcgi_temp_path /tmp/ringtap-nginx; uwsgi_temp_path /tmp/ringtap-nginx;
                  scgi_temp_path /tmp/ringtap-nginx;
-                 server {{ listen {WEB} backlog=4096; location / {{ return 200 'hello'; }} }} }}"
+                 server {{ listen {port} backlog=4096; location / {{ return 200 'hello'; }} }} }}"
     );
     fs::write(&config, text)?;
     let mut nginx = servers.command("nginx")?;
     nginx.args(["-c", &config.to_string_lossy()]).stderr(Stdio::null());
     let running = servers.spawn(&mut nginx)?;
     let end = Instant::now() + PATIENCE;
-    while servers.tcp_connect((Ipv4Addr::LOCALHOST, WEB)).is_err() {
+    while servers.tcp_connect((Ipv4Addr::LOCALHOST, port)).is_err() {
         if Instant::now() > end {
             return Err("nginx does not listen".into());
         }
@@ -258,12 +273,12 @@ impl Wrk {
 }
 
 /// Datagrams answered within `time`, each client having one under way.
-fn round_trips(host: Place<'_>, time: Duration) -> Result<f64, Box<dyn Error>> {
+fn round_trips(host: Place<'_>, port: u16, time: Duration) -> Result<f64, Box<dyn Error>> {
     let sockets =
         (0..CLIENTS).map(|_| host.udp_socket((Ipv4Addr::UNSPECIFIED, 0))).collect::<Result<Vec<_>, _>>()?;
     let end = Instant::now() + time;
     let converse = |socket: UdpSocket| -> io::Result<u64> {
-        socket.connect((Ipv4Addr::LOCALHOST, ECHO))?;
+        socket.connect((Ipv4Addr::LOCALHOST, port))?;
         // What is lost is asked again.
         socket.set_read_timeout(Some(Duration::from_millis(20)))?;
         let mut made = 0;
@@ -295,7 +310,7 @@ pub fn range(bench: &Bench, report: &mut Report) -> Result<(), Box<dyn Error>> {
         .trim()
         .parse()
         .map_err(|_| format!("bare listeners: {}", String::from_utf8_lossy(&out.stderr)))?;
-    let guest = Way::Relay.start(bench)?.ok_or("no guest")?;
+    let guest = Way::Range.start(bench)?.ok_or("no guest")?;
     let before = pss(&guest.processes())?;
     let last = FIRST + RANGE - 1;
     let mut add = host.command_as_user(&bench.ringtap.to_string_lossy())?;
