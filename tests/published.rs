@@ -32,6 +32,7 @@ macro_rules! on_both_paths {
 on_both_paths! {
     a_tcp_server_sees_the_client_and_every_byte_arrives
     a_udp_server_sees_the_client_who_is_answered_from_the_address_used
+    a_row_of_datagrams_is_not_held_up
     who_could_not_be_answered_and_who_asks_for_it_is_shown_as_the_gateway
     the_guests_own_traffic_from_published_ports_is_left_alone
     a_container_behind_a_bridge_sees_the_client
@@ -131,6 +132,34 @@ fn a_udp_server_sees_the_client_who_is_answered_from_the_address_used(via: &str)
             }
         }
     }
+}
+
+fn a_row_of_datagrams_is_not_held_up(via: &str) {
+    const COUNT: usize = 4000;
+    let world = World::new();
+    let guest = world.guest_with(&["--via", via, "-p", "5353:53/udp"]);
+    let server = guest.place().udp_socket((ANY[0], 53)).unwrap();
+    server.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let near = world.lab.internet().udp_socket((CLIENT[0], 0)).unwrap();
+    let sender = std::thread::spawn(move || {
+        for n in 0..COUNT {
+            near.send_to(&[0; 1400], (HOST[0], 5353)).unwrap();
+            // More at once than receive buffers are lent, and less than a socket's queue holds.
+            if n % 80 == 79 {
+                std::thread::sleep(Duration::from_millis(4));
+            }
+        }
+    });
+    let (mut got, mut waits, mut last) = (0, 0, Instant::now());
+    while server.recv(&mut [0; 1500]).is_ok() {
+        got += 1;
+        waits += usize::from(last.elapsed() > Duration::from_millis(40));
+        last = Instant::now();
+    }
+    sender.join().unwrap();
+    assert!(got > COUNT / 2, "{got} of {COUNT}");
+    // A listener that rests whenever its buffers are used up does so some sixty times here.
+    assert!(waits < 20, "{waits} waits");
 }
 
 fn who_could_not_be_answered_and_who_asks_for_it_is_shown_as_the_gateway(via: &str) {

@@ -101,7 +101,8 @@ impl Shard {
     }
 
     pub(super) fn feed_the_starved(&mut self) {
-        if !self.starved.is_empty() && self.recovered(Class::Host) {
+        if (!self.starved.is_empty() || self.tap_ports_starve()) && self.recovered(Class::Host) {
+            self.feed_tap_ports();
             for flow in std::mem::take(&mut self.starved) {
                 if self.sockets.get_mut(flow).is_some_and(|s| s.want_receive && s.receiving.is_none()) {
                     self.arm_receive(flow);

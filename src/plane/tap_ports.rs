@@ -69,6 +69,8 @@ pub struct TapPorts {
     leaving: Slab<Leaving>,
     /// Entries to arm again, and when; in order of time, for all rest equally long.
     resting: VecDeque<(Time, u32)>,
+    /// Entries whose receive ended for want of buffers, which the next sends give back.
+    starved: Vec<u32>,
 }
 
 impl TapPorts {
@@ -196,6 +198,21 @@ impl Shard {
         }
     }
 
+    /// Arms the listeners of datagrams that had no buffers, now that there are some.
+    pub(super) fn feed_tap_ports(&mut self) {
+        for key in std::mem::take(&mut self.tap_ports.starved) {
+            // As above.
+            if self.tap_ports.entries.get(key as usize).is_some_and(|e| e.op.is_none()) {
+                self.arm_entry(key);
+            }
+        }
+    }
+
+    /// True if datagrams of listeners wait for buffers.
+    pub(super) fn tap_ports_starve(&self) -> bool {
+        !self.tap_ports.starved.is_empty()
+    }
+
     /// Notes the end of an entry's operation. False for one of an earlier holder of the number.
     fn entry_completed(&mut self, key: u32, op: OpId, more: bool) -> bool {
         let Some(entry) = self.tap_ports.entries.get_mut(key as usize) else { return false };
@@ -307,7 +324,13 @@ impl Shard {
                 }
                 false
             }
-            Err(Errno::ENOBUFS | Errno::ENOMEM) => true,
+            Err(Errno::ENOBUFS) => {
+                if !c.more {
+                    self.tap_ports.starved.push(key);
+                }
+                return;
+            }
+            Err(Errno::ENOMEM) => true,
             Err(_) => {
                 self.drain_door(key);
                 false
