@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bulk;
 pub mod measure;
 pub mod pair;
 pub mod proxy;

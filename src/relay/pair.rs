@@ -16,9 +16,10 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// A connection whose pumps may use these gears; nothing is started. `splice` is the gear of a first promotion.
-    pub fn new(choice: Choice, splice: Gear) -> Self {
-        Self { pumps: Way::BOTH.map(|way| Pump::new(way, choice, splice)), closed: false }
+    /// A connection whose pumps may use these gears; nothing is started. `first` is what a direction that proves bulk
+    /// begins with.
+    pub fn new(choice: Choice, first: Gear) -> Self {
+        Self { pumps: Way::BOTH.map(|way| Pump::new(way, choice, first)), closed: false }
     }
 
     /// One direction, to look at.

@@ -1,20 +1,21 @@
 //! One direction of a relayed connection.
 //!
 //! **Copying.** Pieces are received into buffers and sent in order, one send at a time. With [`HIGH`] bytes on hand the
-//! receive is stopped, with [`LOW`] it goes on: that is the back-pressure. **Promotion**: [`BULK`] bytes within
-//! [`BULK_TIME`], in pieces of [`SMALL`] bytes at least on average. The receive is stopped, and only when it has ended and
-//! every byte on hand has been sent does the first pipe come in: order is kept because the two never overlap.
+//! receive is stopped, with [`LOW`] it goes on: that is the back-pressure. **Promotion**: the direction proves bulk
+//! ([`super::bulk`]), and what is measured then calls for another gear ([`super::measure`]). The receive is stopped, and only
+//! when it has ended and every byte on hand has been sent does the first pipe come in: order is kept because the two never
+//! overlap.
 //!
 //! **Splicing.** Up to two pipes, in the order they were filled. At most one fill and one drain are in flight, never on
 //! the same pipe but for a chain that does both, and only the pipe filled first is drained. What a pipe holds is drained
 //! before it is filled again. By calls there is one pipe, taken when the source is readable and given back when it is
-//! not. **Demotion**: [`SMALL_FILLS`] fills in a row of less than [`SMALL`] bytes, or a chain that has waited for a whole
-//! [`Pump::tick`]: a pump that rests holds no pipe.
+//! not. **Demotion**: bulk ends, or a chain has waited for a whole [`Pump::tick`]: a pump that rests holds no pipe.
 //!
 //! **No room.** A drain that finds no room waits for the destination by a poll. A poll returns at once when the peer has
 //! ended its own direction (io_uring always asks for `EPOLLRDHUP`, io_uring/poll.c), so a second failure rests for a
 //! moment instead.
 
+use super::bulk::Bulk;
 use super::measure::Measure;
 use super::{Action, Choice, Ended, Fault, Gear, PipeKey, Way};
 use crate::buf::{Span, SpanVec};
@@ -29,14 +30,6 @@ pub const HIGH: u64 = 256 << 10;
 pub const LOW: u64 = 128 << 10;
 /// Spans of one send: 512 KiB of full pieces.
 const SPANS: usize = 8;
-/// Bytes that make a direction bulk, within [`BULK_TIME`].
-pub const BULK: u64 = 256 << 10;
-/// See [`BULK`]: 13 MB/s at least.
-pub const BULK_TIME: Duration = Duration::from_millis(20);
-/// A piece below this is a message: moving it through a pipe costs more than copying it.
-pub const SMALL: u64 = 16 << 10;
-/// Small fills in a row that end bulk.
-pub const SMALL_FILLS: u32 = 8;
 /// Calls in a row before others have their turn.
 const CALLS: u32 = 8;
 /// A fill of at least this much may have left something behind: ask again without a poll.
@@ -96,25 +89,24 @@ pub struct Pump {
     /// By calls: the source may have something.
     readable: bool,
     calls: u32,
-    small_fills: u32,
     /// Nothing was filled since the last tick.
     quiet: bool,
     eof: bool,
     shut: bool,
     closed: bool,
-    window: Time,
-    window_bytes: u64,
-    window_pieces: u64,
+    bulk: Bulk,
     no_pipe_until: Time,
     measure: Box<Measure>,
-    splice: Gear,
+    /// What the first promotion leads to.
+    first: Gear,
     moved: u64,
     promotions: u32,
 }
 
 impl Pump {
-    /// A pump that does nothing before [`Pump::start`]. `splice` is the gear that an unforced one is promoted to first.
-    pub fn new(way: Way, choice: Choice, splice: Gear) -> Self {
+    /// A pump that does nothing before [`Pump::start`]. `first` is the gear that an unforced one uses when it proves bulk, before
+    /// it has measured any.
+    pub fn new(way: Way, choice: Choice, first: Gear) -> Self {
         let want = match choice {
             Choice::Auto => Gear::Copy,
             Choice::Only(gear) => gear,
@@ -138,17 +130,14 @@ impl Pump {
             poll_out: false,
             readable: false,
             calls: 0,
-            small_fills: 0,
             quiet: false,
             eof: false,
             shut: false,
             closed: false,
-            window: Time::ZERO,
-            window_bytes: 0,
-            window_pieces: 0,
+            bulk: Bulk::default(),
             no_pipe_until: Time::ZERO,
             measure: Box::new(Measure::new()),
-            splice,
+            first,
             moved: 0,
             promotions: 0,
         }
@@ -157,6 +146,11 @@ impl Pump {
     /// The gear it is in.
     pub const fn gear(&self) -> Gear {
         self.gear
+    }
+
+    /// The gear that bulk goes in, or would; `None` as long as there was none.
+    pub fn best(&self) -> Option<Gear> {
+        (self.promotions > 0 || self.bulk.is_proven()).then_some(self.first)
     }
 
     /// Bytes delivered.
@@ -319,6 +313,7 @@ impl Pump {
         if self.gear == Gear::SpliceSqe && !self.closed && !self.eof && self.choice == Choice::Auto {
             if self.quiet && self.want != Gear::Copy && self.pipes.iter().all(|p| p.bytes == 0) {
                 self.want = Gear::Copy;
+                self.bulk.ends();
                 out.push_back(Action::Hurry(self.way));
             }
             self.quiet = true;
@@ -344,32 +339,32 @@ impl Pump {
         }
     }
 
-    /// Counts a piece towards promotion.
+    /// Counts a copied piece.
     fn judge(&mut self, now: Time, bytes: u64) {
-        if now.since(self.window) > BULK_TIME {
-            self.window = now;
-            (self.window_bytes, self.window_pieces) = (0, 0);
+        // Without a pipe there is nothing to choose.
+        if self.choice != Choice::Auto || self.want != Gear::Copy || now < self.no_pipe_until {
+            return;
         }
-        self.window_bytes += bytes;
-        self.window_pieces += 1;
-        let bulk = self.window_bytes >= BULK && self.window_bytes >= SMALL * self.window_pieces;
-        if bulk && self.choice == Choice::Auto && self.want == Gear::Copy && now >= self.no_pipe_until {
-            self.want = self.splice;
+        if self.bulk.piece(now, bytes) {
+            self.measure.begin(now);
+            self.want = self.first;
+        } else if self.bulk.is_proven() {
+            self.want = self.measure.moved(now, Gear::Copy, bytes);
+            self.first = self.want;
         }
     }
 
-    /// Counts a fill towards demotion, and towards the choice between the two kinds of splicing.
+    /// Counts a fill.
     fn weigh(&mut self, now: Time, bytes: u32) {
-        if self.choice != Choice::Auto || self.want == Gear::Copy {
+        if self.choice != Choice::Auto || self.want != self.gear {
             return;
         }
         let better = self.measure.moved(now, self.gear, u64::from(bytes));
-        self.small_fills = if u64::from(bytes) < SMALL { self.small_fills + 1 } else { 0 };
-        if self.small_fills >= SMALL_FILLS {
+        if self.bulk.fill(u64::from(bytes)) {
             self.want = Gear::Copy;
-        } else if better != self.gear {
+        } else {
             self.want = better;
-            self.splice = better;
+            self.first = better;
         }
     }
 
@@ -489,8 +484,8 @@ impl Pump {
         }
         self.gear = self.want;
         (self.full, self.polled, self.readable, self.quiet) = (false, false, self.gear != Gear::Copy, false);
-        (self.calls, self.small_fills, self.most_pipes) = (0, 0, 2);
-        (self.window, self.window_bytes, self.window_pieces) = (now, 0, 0);
+        (self.calls, self.most_pipes) = (0, 2);
+        self.bulk.begin(now);
         self.measure.begin(now);
         self.advance(now, out);
     }
@@ -506,3 +501,6 @@ impl Pump {
         out.push_back(Action::Shutdown(self.way));
     }
 }
+
+#[cfg(test)]
+mod tests;

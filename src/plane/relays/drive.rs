@@ -3,7 +3,7 @@
 use super::tcp::{TICK, TcpRelays, TcpTag};
 use crate::buf::{Class, SMALL_MAX, Span};
 use crate::flow::{FlowId, Time};
-use crate::relay::{Action, Ended, Fault, Gear, PipeKey, Way};
+use crate::relay::{Action, Ended, Fault, PipeKey, Way};
 use crate::ring::{Completion, Link as Part, Ring};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -225,9 +225,8 @@ impl<T: Copy> TcpRelays<T> {
             TcpTag::Accept(_) | TcpTag::Connect(_) => {}
         }
         for way in Way::BOTH {
-            let gear = link.pair.pump(way).gear();
-            if gear != Gear::Copy {
-                self.splice = gear;
+            if let Some(gear) = link.pair.pump(way).best() {
+                self.first = gear;
             }
         }
         self.perform(ring, now, id);

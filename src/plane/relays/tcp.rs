@@ -187,8 +187,8 @@ pub struct TcpRelays<T: Copy> {
     shedding: VecDeque<(Time, u32)>,
     pub(super) ticking: Vec<FlowId>,
     pub(super) tick_at: Option<Time>,
-    /// Gear of the next first promotion: what served the last one.
-    pub(super) splice: Gear,
+    /// What a direction that proves bulk begins with: the gear that has served others best.
+    pub(super) first: Gear,
     reserve: Option<Socket>,
     most: usize,
 }
@@ -215,7 +215,7 @@ impl<T: Copy> TcpRelays<T> {
             shedding: VecDeque::new(),
             ticking: Vec::new(),
             tick_at: None,
-            splice: Gear::SpliceCall,
+            first: Gear::SpliceCall,
             reserve: reserve(),
             most,
         }
@@ -410,7 +410,7 @@ impl<T: Copy> TcpRelays<T> {
         if attempts.is_empty() {
             return;
         }
-        let pair = Pair::new(listener.service.choice(), self.splice);
+        let pair = Pair::new(listener.service.choice(), self.first);
         let id = self.links.insert(Link {
             pair,
             port,
