@@ -307,6 +307,23 @@ fn messages_are_copied_and_bulk_is_promoted_until_it_ends() {
 }
 
 #[test]
+fn bulk_goes_in_the_gear_that_moves_most() {
+    // What a splice moves in a step, while a copied piece has 64 KiB.
+    for (part, copies) in [(20 << 10, true), (256 << 10, false)] {
+        let mut world = World::new(Choice::Auto, MUCH, 7);
+        world.part = part;
+        world.run(1000, 64 << 10);
+        let copied = (0..1000).filter(|_| {
+            world.run(1, 64 << 10);
+            world.pump.gear() == Gear::Copy
+        });
+        let copied = copied.count();
+        assert!(world.pump.best().is_some());
+        assert!(if copies { copied > 700 } else { copied < 300 }, "{copied} of 1000 with {part}");
+    }
+}
+
+#[test]
 fn receiving_stops_at_the_high_mark_and_goes_on_at_the_low_one() {
     let mut world = World::new(Choice::Only(Gear::Copy), MUCH, 7);
     while !world.stopping {
