@@ -398,6 +398,6 @@ proptest! {
         prop_assert_eq!(world.got, total);
         prop_assert!(world.bufs.is_empty() && world.pipes.is_empty());
         // The high mark, the piece that reached it, and what came before the receive had stopped.
-        prop_assert!(choice != Choice::Only(Gear::Copy) || world.most_held <= HIGH + (12 * 64 << 10));
+        prop_assert!(choice != Choice::Only(Gear::Copy) || world.most_held <= HIGH + ((12 * 64) << 10));
     }
 }
