@@ -56,6 +56,21 @@ fn bulk_arrives_bit_for_bit_each_way() {
 }
 
 #[test]
+fn the_guests_connections_are_not_paced() {
+    let world = World::new();
+    let guest = world.guest();
+    for server in SERVER {
+        let stream = guest.place().tcp_connect((server, ECHO)).unwrap();
+        let name = socket2::SockRef::from(&stream).tcp_congestion().unwrap();
+        assert_eq!(String::from_utf8_lossy(&name).trim_end_matches('\0'), "reno", "towards {server}");
+    }
+    // The neighbours too: clients whose address cannot be shown come from the gateway's.
+    let routes = sh(guest.place(), "ip route; ip -6 route").ok();
+    let ours = routes.lines().filter(|l| l.contains("congctl reno")).count();
+    assert_eq!(ours, 4, "{routes}");
+}
+
+#[test]
 fn bulk_arrives_with_jumbo_frames() {
     let world = World::new();
     let guest = world.guest_with(&["--mtu", "65520"]);

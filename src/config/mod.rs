@@ -15,7 +15,7 @@ pub mod rule;
 pub mod sandbox;
 
 pub use exposed::Exposed;
-pub use network::{Filtering, Network, NetworkError, OutboundAddr, Policy};
+pub use network::{Filtering, LINK_CONGESTION, Network, NetworkError, OutboundAddr, Policy};
 pub use port::{Dial, PortId, ProxyProtocol, Published, SourceIp, Via};
 pub use port_spec::{PortOptions, PortSpec};
 pub use resolvers::Resolvers;

@@ -12,6 +12,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub const MTU_MIN: u16 = 68;
 /// Largest MTU of a tap device (`ETH_MAX_MTU` less the Ethernet header; slirp4netns accepts the same).
 pub const MTU_MAX: u16 = 65521;
+/// Congestion control (tcp_congestion(7), `TCP_CONGESTION`) of TCP that never leaves the machine: the guest's, which ends
+/// at the plane, and both sides of a relay where they are local. Nothing is lost there but by a full queue, so there is no
+/// rate to find out; BBR, which hosts of much traffic choose, paces every segment by a timer all the same, a quarter of a
+/// relay's time. Reno is the one that every kernel has and that needs no privilege (net/ipv4/tcp_cong.c). Connections of
+/// the host to elsewhere keep the host's.
+pub const LINK_CONGESTION: &str = "reno";
 /// Below this the kernel turns IPv6 off on a link (RFC 8200, section 5).
 pub const MTU_MIN_V6: u16 = 1280;
 /// The default: what a bridge inside the namespace will have too. Segmentation offload makes it as fast as 65520.

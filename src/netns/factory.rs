@@ -11,6 +11,7 @@
 //! its answers loses the channel, for the process has other work and never waits.
 
 use super::steer::DIAL;
+use crate::config::LINK_CONGESTION;
 use crate::msg::{Channel, FromFactory, MAX_FDS, MsgError, SocketKind, ToFactory};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
@@ -146,6 +147,7 @@ pub fn make(kind: SocketKind) -> io::Result<Socket> {
         }
     } else {
         let _ = socket.set_tcp_nodelay(true);
+        let _ = socket.set_tcp_congestion(LINK_CONGESTION.as_bytes());
         let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE));
         // Bound to an address alone, the port is chosen when the destination is known: as many connections to each
         // destination as there are ports, not as many in all.

@@ -69,10 +69,14 @@ pub fn configure_tap(network: &Network) -> Result<Option<String>, LinkError> {
         .map_err(|e| error(format!("address {guest}"), e))?;
     let gateway = IpAddr::V4(network.gateway_v4());
     netlink.add_default_route(index, gateway).map_err(|e| error(format!("route via {gateway}"), e))?;
+    let subnet = IpAddr::V4(network.v4.network());
+    let _ = netlink.tune_subnet_route(index, guest, subnet, network.v4.prefix_len());
     let (Some(guest), Some(prefix)) = (v6, network.v6) else { return Ok(None) };
     let outcome = netlink
         .add_address(index, IpAddr::V6(guest), prefix.prefix_len())
         .and_then(|()| netlink.add_default_route(index, IpAddr::V6(Network::router_link_local())));
+    let subnet = IpAddr::V6(prefix.network());
+    let _ = netlink.tune_subnet_route(index, IpAddr::V6(guest), subnet, prefix.prefix_len());
     Ok(outcome.err().map(|e| format!("no IPv6 inside: {e}; the kernel has it off (--no-ipv6 silences this)")))
 }
 

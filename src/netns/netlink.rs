@@ -2,14 +2,18 @@
 //!
 //! Every request asks for an acknowledgement and waits for it, so that an error belongs to its cause. The socket works
 //! on the network namespace that the thread was in when it was opened.
+//!
+//! Routes name the congestion control of the connections that take them: [`LINK_CONGESTION`], and why, is in the
+//! configuration.
 
+use crate::config::LINK_CONGESTION;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -22,6 +26,9 @@ const TABLE_IN_ATTRIBUTE: u8 = 0;
 
 /// The main routing table (`RT_TABLE_MAIN`).
 const TABLE_MAIN: u8 = 254;
+
+/// What the kernel gives to its own routes to IPv6 prefixes (`IP6_RT_PRIO_ADDRCONF`, include/uapi/linux/ipv6_route.h).
+const PREFIX_PRIORITY_V6: u32 = 256;
 
 /// A connection to the kernel's routing tables.
 pub struct Netlink {
@@ -103,19 +110,41 @@ impl Netlink {
         message.header.protocol = RouteProtocol::Static;
         message.header.scope = RouteScope::Universe;
         message.header.kind = RouteType::Unicast;
-        let gateway = match gateway {
-            IpAddr::V4(a) => {
-                message.header.address_family = AddressFamily::Inet;
-                RouteAddress::Inet(a)
-            }
-            IpAddr::V6(a) => {
-                message.header.address_family = AddressFamily::Inet6;
-                RouteAddress::Inet6(a)
-            }
-        };
-        message.attributes.push(RouteAttribute::Gateway(gateway));
+        message.header.address_family = family(gateway);
+        message.attributes.push(RouteAttribute::Gateway(route_address(gateway)));
         message.attributes.push(RouteAttribute::Oif(index));
+        message.attributes.push(congestion());
         self.request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    /// Names the congestion control of the route to `subnet`, which the kernel itself has added for `address`.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn tune_subnet_route(
+        &mut self,
+        index: u32,
+        address: IpAddr,
+        subnet: IpAddr,
+        prefix: u8,
+    ) -> io::Result<()> {
+        let mut message = RouteMessage::default();
+        message.header.table = TABLE_MAIN;
+        message.header.protocol = RouteProtocol::Kernel;
+        message.header.kind = RouteType::Unicast;
+        message.header.address_family = family(address);
+        message.header.destination_prefix_length = prefix;
+        message.attributes.push(RouteAttribute::Destination(route_address(subnet)));
+        message.attributes.push(RouteAttribute::Oif(index));
+        match address {
+            IpAddr::V4(_) => {
+                message.header.scope = RouteScope::Link;
+                message.attributes.push(RouteAttribute::PrefSource(route_address(address)));
+            }
+            IpAddr::V6(_) => message.attributes.push(RouteAttribute::Priority(PREFIX_PRIORITY_V6)),
+        }
+        message.attributes.push(congestion());
+        self.request(RouteNetlinkMessage::NewRoute(message), NLM_F_REPLACE)
     }
 
     /// Makes every address local in `table`: what is routed by it is delivered here. IPv4 answers that have no source
@@ -135,6 +164,7 @@ impl Netlink {
         if family == AddressFamily::Inet {
             message.attributes.push(RouteAttribute::PrefSource(RouteAddress::Inet(Ipv4Addr::LOCALHOST)));
         }
+        message.attributes.push(congestion());
         self.request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
     }
 
@@ -182,6 +212,22 @@ impl Netlink {
             }
         }
     }
+}
+
+const fn family(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+const fn route_address(address: IpAddr) -> RouteAddress {
+    match address {
+        IpAddr::V4(a) => RouteAddress::Inet(a),
+        IpAddr::V6(a) => RouteAddress::Inet6(a),
+    }
+}
+
+/// `RTAX_CC_ALGO`, `congctl` of ip-route(8).
+fn congestion() -> RouteAttribute {
+    RouteAttribute::Metrics(vec![RouteMetric::CcAlgo(LINK_CONGESTION.to_owned())])
 }
 
 /// Leads packets of a mark to a table (ip-rule(8), `fwmark`).

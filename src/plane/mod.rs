@@ -14,6 +14,7 @@ mod errno;
 mod errqueue;
 pub mod factory;
 mod frames;
+mod local;
 mod messages;
 mod pcap;
 mod queries;

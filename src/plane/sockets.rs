@@ -5,13 +5,14 @@
 //! name descriptors by number, and a number that is closed early could be taken by the next socket before the kernel
 //! reads the entry. Operations still in flight hold the file itself.
 
+use super::local;
 use crate::config::PortId;
 use crate::flow::FlowId;
 use crate::ring::{OpId, sockopt as sockopt_extra};
 use crate::stack::Open;
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -51,7 +52,7 @@ impl HostSocket {
 
     /// A socket that stands already: that of a client of a published port. Receiving starts when the stack says so.
     pub fn adopt(flow: FlowId, fd: OwnedFd, port: PortId) -> Self {
-        let socket = socket2::SockRef::from(&fd);
+        let socket = SockRef::from(&fd);
         // As for those made here; a client's connection works without them, too.
         let _ = socket.set_tcp_nodelay(true);
         let _ = socket.set_out_of_band_inline(true);
@@ -105,6 +106,7 @@ fn make(open: &Open) -> io::Result<OwnedFd> {
             // The guest's own stack decides when to send; urgent data stays in line and is bounded by the stream.
             socket.set_tcp_nodelay(true)?;
             socket.set_out_of_band_inline(true)?;
+            local::tune(&SockRef::from(&socket), dest);
         }
         Open::Udp { .. } => {
             let _ = socket.set_recv_buffer_size(DATAGRAM_RCVBUF);

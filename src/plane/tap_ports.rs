@@ -9,6 +9,7 @@
 
 use super::datagrams::singles;
 use super::errqueue;
+use super::local;
 use super::relays::udp::prepare;
 use super::shard::Shard;
 use super::sockets::HostSocket;
@@ -23,6 +24,7 @@ use crate::ring::{Completion, Data, Local, Message, OpId};
 use crate::stack::{Arrival, Datagrams, Door, HostError, HostEvent};
 use nix::errno::Errno;
 use slab::Slab;
+use socket2::SockRef;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Bound;
@@ -135,6 +137,7 @@ impl Shard {
             return;
         }
         for (fd, index) in fds.into_iter().zip(first..) {
+            local::tune_listener(&SockRef::from(&fd));
             let key = self.tap_ports.entries.insert(Entry { port, index, fd, op: None });
             self.arm_entry(u32::try_from(key).expect("fewer listeners than descriptors"));
         }
@@ -229,7 +232,7 @@ impl Shard {
         }
         let failed = match (c.result, c.data) {
             (Ok(_), Data::Fd(fd)) => {
-                let client = socket2::SockRef::from(&fd).peer_addr().ok().and_then(|a| a.as_socket());
+                let client = SockRef::from(&fd).peer_addr().ok().and_then(|a| a.as_socket());
                 let port = self.tap_ports.of(key).map(|(port, entry)| (port.clone(), entry.index));
                 // A client that is gone already has no address any more.
                 if let (Some(client), Some((port, index))) = (client, port) {
@@ -273,14 +276,14 @@ impl Shard {
                     self.ring.release(header.buf);
                 }
                 // Lingering for no time at all makes close(2) send a reset (socket(7)).
-                let _ = socket2::SockRef::from(&fd).set_linger(Some(Duration::ZERO));
+                let _ = SockRef::from(&fd).set_linger(Some(Duration::ZERO));
             }
         }
     }
 
     /// The PROXY header of a client, in a buffer of its own; none where the client is gone or no buffer is free.
     fn proxy_header(&mut self, version: ProxyProtocol, fd: &OwnedFd, client: SocketAddr) -> Option<Span> {
-        let local = socket2::SockRef::from(fd).local_addr().ok()?.as_socket()?;
+        let local = SockRef::from(fd).local_addr().ok()?.as_socket()?;
         let bytes = proxy::header(version, client, local);
         let arena = self.ring.arena_mut();
         let span = Span::new(arena.alloc(Class::Small)?, 0, bytes.len() as u32);

@@ -6,11 +6,12 @@ use crate::buf::ArenaConfig;
 use crate::config::PortId;
 use crate::flow::Time;
 use crate::msg::SocketKind;
+use crate::plane::local;
 use crate::relay::Choice;
 use crate::ring::{Ring, RingConfig, RingError};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -35,7 +36,9 @@ pub enum RelayError {
 }
 
 /// Sockets made here, when they are needed.
-struct Local;
+struct Local {
+    target: SocketAddr,
+}
 
 impl Backends for Local {
     fn take(&mut self, kind: SocketKind) -> Take {
@@ -46,6 +49,7 @@ impl Backends for Local {
                 // Without them a relay still works.
                 let _ = socket.set_tcp_nodelay(true);
                 let _ = socket.set_keepalive(true);
+                local::tune(&SockRef::from(&socket), self.target.ip());
                 Take::Now(socket.into())
             }
             Err(e) => Take::Refused(e.raw_os_error().map_or(Errno::EIO, Errno::from_raw)),
@@ -86,6 +90,7 @@ pub fn run(listener: TcpListener, target: SocketAddr, choice: Choice) -> Result<
     let mut relays = TcpRelays::new(most, |tag| tag);
     let service = Box::new(Fixed { target, choice });
     relays.add(&mut ring, listener.into(), PortId(1), service)?;
+    let mut backends = Local { target };
     let origin = Instant::now();
     let clock = || Time::from_nanos(u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX));
     loop {
@@ -94,7 +99,7 @@ pub fn run(listener: TcpListener, target: SocketAddr, choice: Choice) -> Result<
         let now = clock();
         for _ in 0..BATCH {
             let Some(c) = ring.completion() else { break };
-            relays.handle(&mut ring, &mut Local, now, c.tag, c);
+            relays.handle(&mut ring, &mut backends, now, c.tag, c);
         }
         relays.handle_timeout(&mut ring, now);
     }

@@ -16,6 +16,7 @@ use super::dial::{self, Attempt, Attempts};
 use crate::config::PortId;
 use crate::flow::{FlowId, Kind, Table, Time};
 use crate::msg::SocketKind;
+use crate::plane::local;
 use crate::relay::pump::Actions;
 use crate::relay::{Choice, Gear, Pair, PipeKey, Way};
 use crate::ring::pipes::{MAX_PIPES, PIPE_BYTES, PipeCounters};
@@ -242,6 +243,7 @@ impl<T: Copy> TcpRelays<T> {
         // Inherited by what is accepted. Without them a relay still works.
         let _ = socket.set_tcp_nodelay(true);
         let _ = socket.set_keepalive(true);
+        local::tune_listener(&socket);
         let number = self.listeners.insert(Listener { fd, port, service, op: None, closing: false }) as u32;
         if !self.counters.iter().any(|(id, _)| *id == port) {
             self.counters.push((port, PortCounters::default()));
