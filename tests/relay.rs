@@ -4,11 +4,13 @@ mod common;
 
 use common::World;
 use common::crowd;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use ringtap::lab::serve::{fill_pattern, judge, send_pattern};
 use ringtap::lab::{Running, Server};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -36,6 +38,10 @@ fn relay(world: &World, gear: &str, limit: Option<u32>) -> Relay {
     BufReader::new(running.child().stdout.take().unwrap()).read_line(&mut line).unwrap();
     let at = line.trim().strip_suffix("/tcp").unwrap().parse().unwrap();
     Relay { running, at }
+}
+
+fn kill(child: &Child, signal: Signal) {
+    nix::sys::signal::kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
 }
 
 fn connect(world: &World, relay: &Relay) -> TcpStream {
@@ -66,6 +72,33 @@ fn bulk_both_ways_at_once_byte_for_byte_and_half_closed() {
         assert_eq!(judge(&mut stream).unwrap(), format!("{BYTES} bytes sound\n"), "{gear}");
         sender.join().unwrap();
     }
+}
+
+/// A relay that is told to end leaves its address free: the next one is started at once. What was open is reset, which a
+/// cut stream must be.
+#[test]
+fn an_end_in_order_frees_the_address_and_resets_what_is_open() {
+    let world = World::new();
+    let _echo = Server::tcp_echo(world.lab.host().tcp_listener(BACKEND).unwrap()).unwrap();
+    let program = world.lab.bin("ringtap").display().to_string();
+    for protocol in ["tcp", "udp"] {
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGTERM] {
+            let mut command = world.lab.host().command_as_user(&program).unwrap();
+            command.args(["relay", &format!("127.0.0.1:7100/{protocol}"), "127.0.0.1:7000"]);
+            let mut running = world.lab.host().spawn(command.stdout(Stdio::piped())).unwrap();
+            let mut line = String::new();
+            BufReader::new(running.child().stdout.take().unwrap()).read_line(&mut line).unwrap();
+            assert_eq!(line, format!("127.0.0.1:7100/{protocol}\n"), "after a relay that was ended");
+            kill(running.child(), signal);
+            assert_eq!(running.child().wait().unwrap().code(), Some(128 + signal as i32), "{signal}");
+        }
+    }
+    let mut relay = relay(&world, "auto", None);
+    let mut stream = connect(&world, &relay);
+    stream.write_all(b"x").unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    kill(relay.running.child(), Signal::SIGTERM);
+    assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
 #[test]

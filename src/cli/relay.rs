@@ -1,6 +1,7 @@
 //! `ringtap relay LISTEN TARGET`: a relay by itself, without namespaces.
 
 use super::CliError;
+use crate::plane::relays::stop::Stop;
 use crate::plane::relays::{standalone_tcp, standalone_udp};
 use crate::relay::udp::Limits;
 use crate::relay::{Choice, Gear};
@@ -54,7 +55,7 @@ pub struct RelayArgs {
 }
 
 impl RelayArgs {
-    /// Relays until it is killed.
+    /// Relays until a signal asks for the end; the exit code is 128 and its number, as a shell counts.
     ///
     /// # Errors
     /// [`CliError`].
@@ -73,8 +74,9 @@ impl RelayArgs {
         let listener = TcpListener::bind(listen).map_err(cannot_listen(listen))?;
         // The library's backlog is 128: a burst of clients should find room.
         let _ = socket2::SockRef::from(&listener).listen(BACKLOG);
-        // A port of 0 is known only now; and whoever waits for the relay may go on.
+        // A port of 0 is known only now; and whoever waits for the relay may go on, to its end if need be.
         let at = listener.local_addr().map_err(CliError::option("LISTEN"))?;
+        let stop = Stop::new().map_err(standalone_tcp::RelayError::from).map_err(RelayError::from)?;
         println!("{at}/tcp");
         let choice = match self.gear {
             GearArg::Auto => Choice::Auto,
@@ -82,7 +84,8 @@ impl RelayArgs {
             GearArg::SpliceSqe => Choice::Only(Gear::SpliceSqe),
             GearArg::SpliceCall => Choice::Only(Gear::SpliceCall),
         };
-        match standalone_tcp::run(listener, self.target, choice).map_err(RelayError::from)? {}
+        let signal = standalone_tcp::run(listener, self.target, choice, &stop).map_err(RelayError::from)?;
+        Ok(128 + signal)
     }
 
     fn datagrams(&self, listen: SocketAddr) -> Result<u8, CliError> {
@@ -94,8 +97,10 @@ impl RelayArgs {
         };
         let listener = standalone_udp::listen(listen).map_err(cannot_listen(listen))?;
         let at = listener.local_addr().map_err(CliError::option("LISTEN"))?;
+        let stop = Stop::new().map_err(standalone_udp::RelayError::from).map_err(RelayError::from)?;
         println!("{at}/udp");
-        match standalone_udp::run(listener, self.target, limits).map_err(RelayError::from)? {}
+        let signal = standalone_udp::run(listener, self.target, limits, &stop).map_err(RelayError::from)?;
+        Ok(128 + signal)
     }
 }
 

@@ -12,7 +12,18 @@ pub fn set_dont_fragment(fd: BorrowedFd<'_>, v6: bool, on: bool) -> io::Result<(
         (true, true) => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DO),
         (true, false) => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_WANT),
     };
-    let value: libc::c_int = value;
+    set(fd, level, name, value)
+}
+
+/// How many bytes must have come before a stream socket is readable (`SO_RCVLOWAT`, socket(7)).
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub fn set_receive_low_water(fd: BorrowedFd<'_>, bytes: i32) -> io::Result<()> {
+    set(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, bytes)
+}
+
+fn set(fd: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
     // SAFETY: the descriptor is borrowed, so open; the kernel reads four bytes of `value`, which lives on this stack
     // frame for the whole call.
     let rc = unsafe {

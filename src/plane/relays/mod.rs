@@ -1,9 +1,11 @@
 //! Published ports in the plane: listeners, sockets of the backends, and what moves between them.
 
+mod admit;
 mod dial;
 mod drive;
 pub mod standalone_tcp;
 pub mod standalone_udp;
+pub mod stop;
 pub mod tcp;
 pub mod udp;
 

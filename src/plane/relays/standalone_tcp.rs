@@ -1,6 +1,8 @@
-//! A TCP relay by itself: sockets of the host on both sides, no tap, no stack.
+//! A TCP relay by itself: sockets of the host on both sides, no tap, no stack. Its end resets the connections that are left:
+//! a stream cut short must not look like a whole one.
 
 use super::dial::{Attempt, Attempts};
+use super::stop::Stop;
 use super::tcp::{Backends, Service, Take, TcpRelays, TcpTag};
 use crate::buf::ArenaConfig;
 use crate::config::PortId;
@@ -10,9 +12,9 @@ use crate::plane::local;
 use crate::relay::Choice;
 use crate::ring::{Ring, RingConfig, RingError};
 use nix::errno::Errno;
+use nix::poll::PollFlags;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Instant;
@@ -77,18 +79,26 @@ impl Service for Fixed {
     }
 }
 
-/// Relays from `listener` to `target` until it fails.
+/// What an operation is about.
+#[derive(Clone, Copy)]
+enum Tag {
+    Relay(TcpTag),
+    Stop,
+}
+
+/// Relays from `listener` to `target` until a signal asks for the end; returns its number.
 ///
 /// # Errors
 /// [`RelayError`].
-pub fn run(listener: TcpListener, target: SocketAddr, choice: Choice) -> Result<Infallible, RelayError> {
+pub fn run(listener: TcpListener, target: SocketAddr, choice: Choice, stop: &Stop) -> Result<u8, RelayError> {
     let most = connections();
     let arena = ArenaConfig { tap: 1, host: 1024, small: 8192 };
     let ops = most.saturating_mul(10).clamp(1024, 1 << 20);
     let config = RingConfig { entries: 256, cq_entries: 2048, arena, ops, ..RingConfig::default() };
-    let mut ring: Ring<TcpTag> = Ring::new(config)?;
-    let mut relays = TcpRelays::new(most, |tag| tag);
+    let mut ring: Ring<Tag> = Ring::new(config)?;
+    let mut relays = TcpRelays::new(most, Tag::Relay);
     let service = Box::new(Fixed { target, choice });
+    ring.poll(stop.fd(), PollFlags::POLLIN, true, Tag::Stop);
     relays.add(&mut ring, listener.into(), PortId(1), service)?;
     let mut backends = Local { target };
     let origin = Instant::now();
@@ -99,7 +109,15 @@ pub fn run(listener: TcpListener, target: SocketAddr, choice: Choice) -> Result<
         let now = clock();
         for _ in 0..BATCH {
             let Some(c) = ring.completion() else { break };
-            relays.handle(&mut ring, &mut backends, now, c.tag, c);
+            match c.tag {
+                Tag::Relay(tag) => relays.handle(&mut ring, &mut backends, now, tag, c),
+                Tag::Stop => {
+                    if let Some(signal) = stop.signal() {
+                        relays.reset_at_close();
+                        return Ok(signal);
+                    }
+                }
+            }
         }
         relays.handle_timeout(&mut ring, now);
     }

@@ -3,12 +3,13 @@
 //! One thread, one ring. Backend sockets are ordinary ones, connected to the target, so the target sees this host as
 //! its client.
 
+use super::stop::Stop;
 use super::udp::{UdpRelays, UdpTag, prepare};
 use crate::flow::Time;
 use crate::relay::udp::Limits;
 use crate::ring::{Ring, RingConfig, RingError};
+use nix::poll::PollFlags;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -37,10 +38,21 @@ pub fn listen(at: SocketAddr) -> io::Result<UdpSocket> {
     Ok(fd.into())
 }
 
-/// Relays what comes to `listener` to `target`, for ever.
-pub fn run(listener: UdpSocket, target: SocketAddr, limits: Limits) -> Result<Infallible, RelayError> {
-    let mut ring: Ring<UdpTag> = Ring::new(RingConfig::default())?;
-    let mut relays = UdpRelays::new(limits, |tag| tag);
+/// What an operation is about.
+#[derive(Clone, Copy)]
+enum Tag {
+    Relay(UdpTag),
+    Stop,
+}
+
+/// Relays what comes to `listener` to `target` until a signal asks for the end; returns its number.
+///
+/// # Errors
+/// [`RelayError`].
+pub fn run(listener: UdpSocket, target: SocketAddr, limits: Limits, stop: &Stop) -> Result<u8, RelayError> {
+    let mut ring: Ring<Tag> = Ring::new(RingConfig::default())?;
+    let mut relays = UdpRelays::new(limits, Tag::Relay);
+    ring.poll(stop.fd(), PollFlags::POLLIN, true, Tag::Stop);
     relays.add(&mut ring, listener.into())?;
     let origin = Instant::now();
     let clock = || Time::from_nanos(u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX));
@@ -49,7 +61,14 @@ pub fn run(listener: UdpSocket, target: SocketAddr, limits: Limits) -> Result<In
         let now = clock();
         for _ in 0..BATCH {
             let Some(c) = ring.completion() else { break };
-            relays.handle(&mut ring, now, c.tag, c);
+            match c.tag {
+                Tag::Relay(tag) => relays.handle(&mut ring, now, tag, c),
+                Tag::Stop => {
+                    if let Some(signal) = stop.signal() {
+                        return Ok(signal);
+                    }
+                }
+            }
         }
         relays.handle_timeout(now);
         relays.end_batch(&mut ring);
