@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bulk;
+pub mod gather;
 pub mod measure;
 pub mod pair;
 pub mod proxy;
@@ -133,6 +134,11 @@ pub enum Action {
     },
     /// Cut short the wait of a chain that waits for its source: the chain goes on at once.
     Hurry(Way),
+    /// The wait for the source that follows is for [`gather::MARK`] bytes, and for [`gather::WAIT`] at most: then
+    /// [`Pair::overdue`], if the pump still is gathering.
+    RaiseMark(Way),
+    /// A wait for the source, one that stands included, is for the first byte.
+    LowerMark(Way),
     /// Wait until the source is readable; answered by [`Pair::readable`].
     PollIn(Way),
     /// Wait until the destination is writable; answered by [`Pair::writable`].

@@ -115,6 +115,11 @@ impl Pair {
         self.settle(false, out);
     }
 
+    /// See [`Action::RaiseMark`].
+    pub fn overdue(&mut self, way: Way, out: &mut Actions) {
+        self.pumps[way as usize].overdue(out);
+    }
+
     /// See [`Action::PollOut`].
     pub fn writable(&mut self, now: Time, way: Way, out: &mut Actions) {
         self.pumps[way as usize].writable(now, out);

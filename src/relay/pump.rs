@@ -6,23 +6,20 @@
 //! when it has ended and every byte on hand has been sent does the first pipe come in: order is kept because the two never
 //! overlap.
 //!
-//! **Splicing.** Up to two pipes, in the order they were filled. At most one fill and one drain are in flight, never on
-//! the same pipe but for a chain that does both, and only the pipe filled first is drained. What a pipe holds is drained
-//! before it is filled again. By calls there is one pipe, taken when the source is readable and given back when it is
-//! not. **Demotion**: bulk ends, or a chain has waited for a whole [`Pump::tick`]: a pump that rests holds no pipe.
-//!
-//! **No room.** A drain that finds no room waits for the destination by a poll. A poll returns at once when the peer has
-//! ended its own direction (io_uring always asks for `EPOLLRDHUP`, io_uring/poll.c), so a second failure rests for a
-//! moment instead.
+//! **Splicing**: [`splice`]. **Demotion**: bulk ends, or a chain has waited for a whole [`Pump::tick`]: a pump that rests
+//! holds no pipe.
+
+mod splice;
 
 use super::bulk::Bulk;
+use super::gather::Gather;
 use super::measure::Measure;
 use super::{Action, Choice, Ended, Fault, Gear, PipeKey, Way};
 use crate::buf::{Span, SpanVec};
 use crate::flow::Time;
 use arrayvec::ArrayVec;
+use splice::Held;
 use std::collections::VecDeque;
-use std::time::Duration;
 
 /// Bytes on hand at which receiving stops.
 pub const HIGH: u64 = 256 << 10;
@@ -30,12 +27,6 @@ pub const HIGH: u64 = 256 << 10;
 pub const LOW: u64 = 128 << 10;
 /// Spans of one send: 512 KiB of full pieces.
 const SPANS: usize = 8;
-/// Calls in a row before others have their turn.
-const CALLS: u32 = 8;
-/// A fill of at least this much may have left something behind: ask again without a poll.
-const MORE: u32 = 64 << 10;
-/// Until the next try after there was no pipe.
-const PIPE_AGAIN: Duration = Duration::from_secs(1);
 
 /// The copy receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,22 +34,6 @@ enum Receive {
     Off,
     On,
     Stopping,
-}
-
-/// A pipe on loan.
-#[derive(Clone, Debug)]
-struct Held {
-    key: PipeKey,
-    /// May be below zero while the word of a drain has overtaken that of its fill.
-    bytes: i64,
-    filling: bool,
-    draining: bool,
-}
-
-impl Held {
-    const fn rests(&self) -> bool {
-        self.bytes == 0 && !self.filling && !self.draining
-    }
 }
 
 /// Where the actions go.
@@ -95,6 +70,7 @@ pub struct Pump {
     shut: bool,
     closed: bool,
     bulk: Bulk,
+    gather: Gather,
     no_pipe_until: Time,
     measure: Box<Measure>,
     /// What the first promotion leads to.
@@ -135,6 +111,7 @@ impl Pump {
             shut: false,
             closed: false,
             bulk: Bulk::default(),
+            gather: Gather::default(),
             no_pipe_until: Time::ZERO,
             measure: Box::new(Measure::new()),
             first,
@@ -231,76 +208,6 @@ impl Pump {
         self.advance(now, out);
     }
 
-    /// The answer to [`Action::TakePipe`].
-    pub fn lent(&mut self, now: Time, pipe: Option<PipeKey>, out: &mut Actions) {
-        match pipe {
-            Some(key) => self.pipes.push(Held { key, bytes: 0, filling: false, draining: false }),
-            None if self.pipes.is_empty() => {
-                self.no_pipe_until = now + PIPE_AGAIN;
-                self.want = Gear::Copy;
-            }
-            None => self.most_pipes = 1,
-        }
-        self.advance(now, out);
-    }
-
-    /// A fill has ended.
-    pub fn filled(&mut self, now: Time, key: PipeKey, result: Result<u32, Fault>, out: &mut Actions) {
-        let Some(pipe) = self.pipes.iter_mut().find(|p| p.key == key) else { return };
-        pipe.filling = false;
-        let by_call = self.gear == Gear::SpliceCall;
-        match result {
-            Ok(0) => self.eof = true,
-            Ok(n) => {
-                pipe.bytes += i64::from(n);
-                self.quiet = false;
-                self.calls += 1;
-                self.readable = by_call && n >= MORE && self.calls < CALLS;
-                self.weigh(now, n);
-            }
-            Err(_) => self.readable = false,
-        }
-        self.advance(now, out);
-    }
-
-    /// A drain has ended.
-    pub fn drained(&mut self, now: Time, key: PipeKey, result: Result<u32, Fault>, out: &mut Actions) {
-        let Some(pipe) = self.pipes.iter_mut().find(|p| p.key == key) else { return };
-        pipe.draining = false;
-        match result {
-            Ok(n) if n > 0 => {
-                pipe.bytes -= i64::from(n);
-                self.moved += u64::from(n);
-                self.full = pipe.bytes > 0;
-                self.polled = false;
-            }
-            // Behind a fill that found nothing there is nothing to drain: no sign of a full destination.
-            _ if pipe.bytes > 0 && !self.polled => self.full = true,
-            _ if pipe.bytes > 0 => {
-                self.resting = true;
-                out.push_back(Action::Rest(self.way));
-            }
-            _ => {}
-        }
-        self.advance(now, out);
-    }
-
-    /// The source is readable.
-    pub fn readable(&mut self, now: Time, out: &mut Actions) {
-        self.poll_in = false;
-        self.readable = true;
-        self.calls = 0;
-        self.advance(now, out);
-    }
-
-    /// The destination is writable, or a poll would not wait.
-    pub fn writable(&mut self, now: Time, out: &mut Actions) {
-        self.poll_out = false;
-        self.full = false;
-        self.polled = true;
-        self.advance(now, out);
-    }
-
     /// The rest is over.
     pub fn rested(&mut self, now: Time, out: &mut Actions) {
         self.resting = false;
@@ -354,20 +261,6 @@ impl Pump {
         }
     }
 
-    /// Counts a fill.
-    fn weigh(&mut self, now: Time, bytes: u32) {
-        if self.choice != Choice::Auto || self.want != self.gear {
-            return;
-        }
-        let better = self.measure.moved(now, self.gear, u64::from(bytes));
-        if self.bulk.fill(u64::from(bytes)) {
-            self.want = Gear::Copy;
-        } else {
-            self.want = better;
-            self.first = better;
-        }
-    }
-
     /// Starts whatever may be started.
     fn advance(&mut self, now: Time, out: &mut Actions) {
         if !self.started || self.closed || self.shut {
@@ -405,95 +298,20 @@ impl Pump {
         }
     }
 
-    fn splice(&mut self, now: Time, out: &mut Actions) {
-        if self.pipes.len() == 2 && self.pipes[0].rests() {
-            self.pipes.swap(0, 1);
-        }
-        self.drain(out);
-        let rests = self.pipes.iter().all(Held::rests);
-        if self.eof || self.want != self.gear {
-            if rests && !self.poll_in && !self.poll_out && !self.resting {
-                self.give_back(out);
-                if self.eof { self.finish(out) } else { self.shift(now, out) }
-            }
-            return;
-        }
-        if self.pipes.iter().any(|p| p.filling) {
-            return;
-        }
-        let by_call = self.gear == Gear::SpliceCall;
-        if by_call {
-            if !rests {
-                return;
-            }
-            if !self.readable {
-                self.give_back(out);
-                if !self.poll_in {
-                    self.poll_in = true;
-                    out.push_back(Action::PollIn(self.way));
-                }
-                return;
-            }
-        }
-        let most = if by_call { 1 } else { self.most_pipes };
-        match self.pipes.iter().position(Held::rests) {
-            Some(at) => {
-                let pipe = &mut self.pipes[at];
-                pipe.filling = true;
-                out.push_back(match (by_call, at) {
-                    (true, _) => Action::CallFill(self.way, pipe.key),
-                    (false, 0) => {
-                        // Nothing is before it: it may be drained right behind its fill.
-                        pipe.draining = true;
-                        Action::Through(self.way, pipe.key)
-                    }
-                    (false, _) => Action::Fill(self.way, pipe.key),
-                });
-            }
-            None if self.pipes.len() < most => out.push_back(Action::TakePipe(self.way)),
-            None => {}
-        }
-    }
-
-    /// Drains the pipe filled first.
-    fn drain(&mut self, out: &mut Actions) {
-        let Some(pipe) = self.pipes.first_mut() else { return };
-        if pipe.bytes <= 0 || pipe.filling || pipe.draining || self.resting {
-            return;
-        }
-        if self.gear == Gear::SpliceCall {
-            if !self.full {
-                pipe.draining = true;
-                out.push_back(Action::CallDrain(self.way, pipe.key));
-            } else if !self.poll_out {
-                self.poll_out = true;
-                out.push_back(Action::PollOut(self.way));
-            }
-            return;
-        }
-        pipe.draining = true;
-        let wait = std::mem::take(&mut self.full);
-        self.polled = wait;
-        out.push_back(Action::Drain { way: self.way, pipe: pipe.key, wait });
-    }
-
     /// Enters the gear that is wanted; nothing is in flight and nothing on hand.
     fn shift(&mut self, now: Time, out: &mut Actions) {
         if self.gear == Gear::Copy {
             self.promotions += 1;
         }
         self.gear = self.want;
+        if self.gear == Gear::Copy && self.gather.lower() {
+            out.push_back(Action::LowerMark(self.way));
+        }
         (self.full, self.polled, self.readable, self.quiet) = (false, false, self.gear != Gear::Copy, false);
         (self.calls, self.most_pipes) = (0, 2);
         self.bulk.begin(now);
         self.measure.begin(now);
         self.advance(now, out);
-    }
-
-    fn give_back(&mut self, out: &mut Actions) {
-        for pipe in self.pipes.drain(..) {
-            out.push_back(Action::ReturnPipe(pipe.key, true));
-        }
     }
 
     fn finish(&mut self, out: &mut Actions) {

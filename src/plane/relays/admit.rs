@@ -129,6 +129,8 @@ impl<T: Copy> TcpRelays<T> {
             ops: 0,
             receiving: [None; 2],
             waiting: [None; 2],
+            marked: [false; 2],
+            marks: [0; 2],
             open: false,
             closing: false,
             ticking: false,

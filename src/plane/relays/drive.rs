@@ -3,8 +3,8 @@
 use super::tcp::{TICK, TcpRelays, TcpTag};
 use crate::buf::{Class, SMALL_MAX, Span};
 use crate::flow::{FlowId, Time};
-use crate::relay::{Action, Ended, Fault, PipeKey, Way};
-use crate::ring::{Completion, Link as Part, Ring};
+use crate::relay::{Action, Ended, Fault, PipeKey, Way, gather};
+use crate::ring::{Completion, Link as Part, Ring, sockopt};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::SockRef;
@@ -111,6 +111,19 @@ impl<T: Copy> TcpRelays<T> {
                 if let Some(op) = link.waiting[way as usize] {
                     ring.cancel(op);
                 }
+            }
+            Action::RaiseMark(way) => {
+                let at = way as usize;
+                if !std::mem::replace(&mut link.marked[at], true) {
+                    raise_mark(ends(way).0);
+                }
+                link.marks[at] = link.marks[at].wrapping_add(1);
+                self.gathering.push_back((now + gather::WAIT, id, way, link.marks[at]));
+            }
+            Action::LowerMark(way) => {
+                link.marked[way as usize] = false;
+                // A socket that refuses is broken, and says so by itself.
+                let _ = sockopt::set_receive_low_water(ends(way).0, 1);
             }
             Action::PollIn(way) => {
                 link.ops += 1;
@@ -257,6 +270,7 @@ impl<T: Copy> TcpRelays<T> {
                 self.perform(ring, now, id);
             }
         }
+        self.lower_marks(ring, now);
         let enough = ring.buffers_available(Class::Host) * 2 >= ring.buffers_total(Class::Host);
         if enough && !self.starved.is_empty() {
             for (id, way) in std::mem::take(&mut self.starved) {
@@ -277,6 +291,26 @@ impl<T: Copy> TcpRelays<T> {
         }
     }
 
+    /// Ends the waits for a mark whose deadline has come, and forgets those that have ended by themselves: they are in order, so
+    /// the first that is left is the next.
+    fn lower_marks(&mut self, ring: &mut Ring<T>, now: Time) {
+        while let Some(&(at, id, way, mark)) = self.gathering.front() {
+            let stands = self.links.get_mut(id).filter(|link| {
+                link.marks[way as usize] == mark && !link.closing && link.pair.pump(way).is_gathering()
+            });
+            let Some(link) = stands else {
+                self.gathering.pop_front();
+                continue;
+            };
+            if at > now {
+                break;
+            }
+            link.pair.overdue(way, &mut self.actions);
+            self.gathering.pop_front();
+            self.perform(ring, now, id);
+        }
+    }
+
     fn tick(&mut self, ring: &mut Ring<T>, now: Time, id: FlowId) {
         let Some(link) = self.links.get_mut(id) else { return };
         link.ticking = false;
@@ -293,6 +327,14 @@ impl<T: Copy> TcpRelays<T> {
         }
         self.perform(ring, now, id);
     }
+}
+
+/// Makes a source readable only when [`gather::MARK`] bytes are there; a quarter of its buffer if that is less, for a mark
+/// that the window cannot reach is only ever missed.
+fn raise_mark(fd: BorrowedFd<'_>) {
+    let room = SockRef::from(&fd).recv_buffer_size().unwrap_or(0);
+    let mark = i32::try_from(room / 4).unwrap_or(i32::MAX).min(gather::MARK as i32);
+    let _ = sockopt::set_receive_low_water(fd, mark.max(1));
 }
 
 /// Whether the peer has reset the connection after its end.

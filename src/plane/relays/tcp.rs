@@ -157,6 +157,9 @@ pub(super) struct Link {
     /// The receive of each direction, and the wait of its chain.
     pub(super) receiving: [Option<OpId>; 2],
     pub(super) waiting: [Option<OpId>; 2],
+    /// The source's low-water mark is raised; which of its waits for a mark is the last one.
+    pub(super) marked: [bool; 2],
+    pub(super) marks: [u32; 2],
     pub(super) open: bool,
     pub(super) closing: bool,
     /// In the list of those that tick.
@@ -174,6 +177,8 @@ pub struct TcpRelays<T: Copy> {
     pub(super) actions: Actions,
     /// Destinations without room, and when to try again; in order of time.
     pub(super) resting: VecDeque<(Time, FlowId, Way)>,
+    /// Waits for a mark, by number, and their deadlines; in order of time.
+    pub(super) gathering: VecDeque<(Time, FlowId, Way, u32)>,
     /// Receives that ended for want of buffers.
     pub(super) starved: Vec<(FlowId, Way)>,
     /// Clients that wait for a socket.
@@ -205,6 +210,7 @@ impl<T: Copy> TcpRelays<T> {
             lent: Slab::new(),
             actions: Actions::new(),
             resting: VecDeque::new(),
+            gathering: VecDeque::new(),
             starved: Vec::new(),
             waiting: VecDeque::new(),
             shedding: VecDeque::new(),
@@ -327,6 +333,7 @@ impl<T: Copy> TcpRelays<T> {
     pub fn poll_timeout(&self) -> Option<Time> {
         let shedding = self.shedding.front().map(|(at, _)| *at);
         let resting = self.resting.front().map(|(at, ..)| *at);
-        shedding.into_iter().chain(resting).chain(self.tick_at).min()
+        let gathering = self.gathering.front().map(|(at, ..)| *at);
+        shedding.into_iter().chain(resting).chain(gathering).chain(self.tick_at).min()
     }
 }

@@ -6,9 +6,11 @@
 
 use super::*;
 use crate::buf::{BufId, Class};
+use crate::relay::gather::MARK;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::time::Duration;
 
 /// In flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +48,11 @@ struct World {
     part: u64,
     rough: bool,
     most_held: u64,
+    /// What the sender has said so far. A `slow` one says more only when all of that has arrived.
+    said: u64,
+    slow: bool,
+    /// The source is readable only when much has come.
+    mark: bool,
 }
 
 impl World {
@@ -69,6 +76,9 @@ impl World {
             part: 256 << 10,
             rough: false,
             most_held: 0,
+            said: total,
+            slow: false,
+            mark: false,
         };
         world.tell(Pump::start);
         world
@@ -98,6 +108,28 @@ impl World {
         self.in_flight.iter().filter(|op| matches!(op, Op::Drain(_))).count()
     }
 
+    fn slow_down(&mut self) {
+        self.slow = true;
+        self.said = self.given;
+        self.say_more();
+    }
+
+    /// Called wherever something may have arrived.
+    fn say_more(&mut self) {
+        if self.slow && self.got == self.said {
+            self.said = self.total.min(self.said + 1 + self.dice(300 << 10));
+        }
+    }
+
+    fn is_readable(&self) -> bool {
+        let least = if self.mark { u64::from(MARK) } else { 1 };
+        self.said == self.total || self.said - self.given >= least
+    }
+
+    fn waits_for_source(&self) -> bool {
+        self.in_flight.iter().any(|op| matches!(op, Op::PollIn | Op::Fill(_)))
+    }
+
     fn start_fill(&mut self, key: PipeKey) {
         assert_eq!(self.fills(), 0, "one fill at a time");
         assert!(!self.receiving, "splicing and receiving never overlap");
@@ -114,7 +146,10 @@ impl World {
     }
 
     fn fill(&mut self, key: PipeKey) -> Result<u32, Fault> {
-        let left = self.total - self.given;
+        let left = self.said - self.given;
+        if left == 0 && self.said < self.total {
+            return Err(Fault::Again);
+        }
         let most = if self.rough { self.dice(self.part) } else { self.part };
         if left > 0 && most == 0 {
             return Err(Fault::Again);
@@ -144,6 +179,7 @@ impl World {
         match action {
             Action::Receive(_) => {
                 assert!(!self.receiving && self.fills() == 0);
+                assert!(!self.mark, "a receive waits for the first byte");
                 self.receiving = true;
             }
             Action::StopReceive(_) => self.stopping = true,
@@ -194,6 +230,11 @@ impl World {
                 let result = self.drain(key);
                 self.pump.drained(self.now, key, result, out);
             }
+            Action::RaiseMark(_) => {
+                assert!(!self.receiving && !self.waits_for_source(), "a mark is for the wait that follows");
+                self.mark = true;
+            }
+            Action::LowerMark(_) => self.mark = false,
             Action::PollIn(_) => self.in_flight.push(Op::PollIn),
             Action::PollOut(_) => self.in_flight.push(Op::PollOut),
             Action::Rest(_) => self.in_flight.push(Op::Rest),
@@ -209,7 +250,10 @@ impl World {
 
     /// A piece of `len` bytes is received, or the end.
     fn receive(&mut self, len: u64) {
-        let len = len.min(self.total - self.given);
+        let len = len.min(self.said - self.given);
+        if len == 0 && self.said < self.total {
+            return;
+        }
         if len == 0 {
             self.receiving = false;
             self.stopping = false;
@@ -230,6 +274,9 @@ impl World {
     }
 
     fn complete(&mut self, at: usize) {
+        if matches!(self.in_flight[at], Op::PollIn | Op::Fill(_)) && !self.is_readable() {
+            return;
+        }
         let op = self.in_flight.remove(at);
         match op {
             Op::Send(len) => {
@@ -249,6 +296,7 @@ impl World {
             Op::PollOut => self.tell(Pump::writable),
             Op::Rest => self.tell(Pump::rested),
         }
+        self.say_more();
     }
 
     /// Anything that may happen next.
@@ -270,6 +318,8 @@ impl World {
             self.receive(len);
         } else if self.receiving {
             self.stopped();
+        } else if self.pump.is_gathering() && self.dice(4) == 0 {
+            self.tell(|pump, _, out| pump.overdue(out));
         } else if self.dice(8) == 0 {
             self.tell(Pump::tick);
         }
@@ -371,6 +421,24 @@ fn a_chain_that_only_waits_gives_its_pipe_back() {
     assert_eq!(world.pump.want, Gear::Copy);
 }
 
+#[test]
+fn a_sender_that_pauses_below_the_mark_is_served_after_the_deadline() {
+    for gear in [Gear::SpliceCall, Gear::SpliceSqe] {
+        let mut world = World::new(Choice::Only(gear), MUCH, 7);
+        world.run(50, 0);
+        assert!(world.mark, "bulk is gathered");
+        world.slow = true;
+        world.said = world.given + u64::from(MARK) - 1;
+        world.run(50, 0);
+        assert!(world.got < world.said && world.pump.is_gathering(), "it waits for the mark");
+        let last = world.said;
+        world.tell(|pump, _, out| pump.overdue(out));
+        assert!(!world.mark, "lowered");
+        world.run(5, 0);
+        assert!(world.got >= last && !world.mark);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
@@ -385,9 +453,13 @@ proptest! {
         ],
         total in 0u64..8 << 20,
         budget in 0usize..3,
+        slow: bool,
     ) {
         let mut world = World::new(choice, total, seed);
         (world.budget, world.rough) = (budget, true);
+        if slow {
+            world.slow_down();
+        }
         for _ in 0..200_000 {
             if world.shut {
                 break;
