@@ -13,7 +13,8 @@ use ringtap::flow::{FlowId, Time};
 use ringtap::stack::{Action, FrameMeta, HostError, HostEvent, Limits, Open, Stack};
 use ringtap::wire::parse::Net;
 use ringtap::wire::segment::{Caps, Scratch, cut};
-use ringtap::wire::{Gso, Payload, parse};
+use ringtap::wire::tcp::Flags;
+use ringtap::wire::{Gso, Payload, Tcp, parse};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
@@ -168,6 +169,11 @@ impl World {
             match self.events.remove(&order).expect("each event once") {
                 Event::ToGuest(frame) => {
                     heard = true;
+                    if let Some((tcp, _)) = segment(&frame)
+                        && tcp.flags.has(Flags::ACK)
+                    {
+                        self.guest.told(tcp.dst_port, tcp.ack, tcp.window);
+                    }
                     self.guest.link.rx.push_back(frame);
                 }
                 Event::ToStack(frame) => self.frame(&frame),
@@ -184,8 +190,10 @@ impl World {
         if heard {
             self.guest.turn(self.now.as_millis(), &mut self.rng);
             while let Some(frame) = self.guest.link.tx.pop_front() {
-                if let Some(port) = payload_port(&frame) {
-                    self.guest.spoke(port, self.now.as_millis());
+                if let Some((tcp, len)) = segment(&frame)
+                    && len > 0
+                {
+                    self.guest.spoke(tcp.src_port, tcp.seq, len, self.now.as_millis());
                 }
                 self.transmit(frame, false);
             }
@@ -374,10 +382,10 @@ impl World {
     }
 }
 
-/// The source port of a frame that carries TCP payload.
-fn payload_port(frame: &[u8]) -> Option<u16> {
+/// The TCP header of a frame, and how much payload it carries.
+fn segment(frame: &[u8]) -> Option<(Tcp, usize)> {
     match parse(frame).ok()?.net {
-        Net::Ip(_, Payload::Tcp(tcp, range)) if !range.is_empty() => Some(tcp.src_port),
+        Net::Ip(_, Payload::Tcp(tcp, range)) => Some((tcp, range.len())),
         _ => None,
     }
 }
