@@ -48,6 +48,17 @@ impl Netlink {
         Ok(Self { socket, sequence: 0 })
     }
 
+    /// Sets how many frames may wait in a link to be read or sent (`IFLA_TXQLEN`).
+    ///
+    /// # Errors
+    /// What the kernel answers: `ENOMEM` where a tap's queue finds no memory.
+    pub fn set_queue(&mut self, index: u32, frames: u32) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.attributes.push(LinkAttribute::TxQueueLen(frames));
+        self.request(RouteNetlinkMessage::SetLink(link), 0)
+    }
+
     /// Takes a link up, after setting its MTU if one is given.
     ///
     /// # Errors

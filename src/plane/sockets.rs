@@ -56,6 +56,7 @@ impl HostSocket {
         // As for those made here; a client's connection works without them, too.
         let _ = socket.set_tcp_nodelay(true);
         let _ = socket.set_out_of_band_inline(true);
+        let _ = socket.set_keepalive(true);
         Self::new(flow, Ok(fd), Some(port))
     }
 
@@ -107,6 +108,8 @@ fn make(open: &Open) -> io::Result<OwnedFd> {
             socket.set_tcp_nodelay(true)?;
             socket.set_out_of_band_inline(true)?;
             local::tune(&SockRef::from(&socket), dest);
+            // A peer that vanished is found out at the host's own pace (`net.ipv4.tcp_keepalive_time`).
+            socket.set_keepalive(true)?;
         }
         Open::Udp { .. } => {
             let _ = socket.set_recv_buffer_size(DATAGRAM_RCVBUF);
@@ -172,5 +175,23 @@ impl Sockets {
     pub fn remove(&mut self, flow: FlowId) -> Option<Box<HostSocket>> {
         self.get_mut(flow)?;
         self.by_kind[flow.kind() as usize][flow.index()].take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::{Kind, Table};
+
+    #[test]
+    fn connections_find_out_by_themselves_that_their_peer_is_gone() {
+        let flow = Table::new(Kind::Tcp).insert(());
+        let made = HostSocket::open(flow, &Open::Tcp { remote: ([127, 0, 0, 1], 9).into(), bind: None });
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        for socket in [made, HostSocket::adopt(flow, client.into(), PortId(1))] {
+            let fd = socket.fd().unwrap();
+            let socket = socket2::SockRef::from(&fd);
+            assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
+        }
     }
 }
