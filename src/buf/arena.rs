@@ -254,6 +254,11 @@ impl Arena {
         self.region(class).free.len()
     }
 
+    /// Slots of a class that are in use: neither free nor lent to the kernel. Counts; for queries only.
+    pub fn held_count(&self, class: Class) -> usize {
+        self.region(class).state.iter().filter(|state| **state != 0 && **state != LENT).count()
+    }
+
     /// All slots of a class.
     pub fn slot_count(&self, class: Class) -> usize {
         self.region(class).state.len()
@@ -405,13 +410,15 @@ mod tests {
         let (id, at, len) = a.lend(Class::Host).unwrap();
         assert_eq!(len, HOST_SLOT);
         assert!(!at.is_null());
+        assert_eq!(a.held_count(Class::Host), 0);
         assert_eq!(a.bytes(Span::new(id, 0, 1)).len(), 0);
         assert!(!a.release(id));
         assert_eq!(a.adopt(Class::Host, id.index()), Some(id));
         assert_eq!(a.adopt(Class::Host, id.index()), None, "only once");
         assert_eq!(a.adopt(Class::Host, 999), None);
-        assert_eq!(a.references(id), 1);
+        assert_eq!((a.references(id), a.held_count(Class::Host)), (1, 1));
         assert!(a.release(id));
+        assert_eq!(a.held_count(Class::Host), 0);
     }
 
     #[test]

@@ -95,6 +95,8 @@ pub struct PlaneCounters {
     pub shown_as_gateway: u64,
     /// Datagrams to published ports that nobody in the guest listened for, as its kernel said.
     pub published_refused: u64,
+    /// Buffers in use when the question was answered, of every kind: payload that the guest or the host has not taken.
+    pub buffers_held: u64,
     /// Drops by reason, indexed by [`Drop`].
     pub drops: [u64; Drop::ALL.len()],
 }

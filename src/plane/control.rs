@@ -2,7 +2,9 @@
 
 use super::queries;
 use super::shard::{End, Shard};
+use crate::buf::Class;
 use crate::config::Via;
+use crate::flow::PlaneCounters;
 use crate::msg::{Channel, FromPlane, MsgError, ToPlane};
 use crate::stack::Door;
 use tracing::warn;
@@ -16,7 +18,11 @@ impl Shard {
                 Ok(Some((ToPlane::Resolvers(resolvers), _))) => stack.set_resolvers(now, resolvers),
                 Ok(Some((ToPlane::HostV6(routable), _))) => stack.set_host_v6(now, routable),
                 Ok(Some((ToPlane::Counters, _))) => {
-                    answer(channel, &FromPlane::Counters(Box::new(stack.counters().clone())));
+                    let arena = self.ring.arena();
+                    let held = [Class::Tap, Class::Host, Class::Small].map(|class| arena.held_count(class));
+                    let buffers_held = held.iter().sum::<usize>() as u64;
+                    let counters = PlaneCounters { buffers_held, ..stack.counters().clone() };
+                    answer(channel, &FromPlane::Counters(Box::new(counters)));
                 }
                 Ok(Some((ToPlane::Flows { from }, _))) => {
                     let (sockets, ports, relays) = (&self.sockets, &self.tap_ports, &self.relay_ports);

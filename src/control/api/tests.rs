@@ -150,7 +150,7 @@ fn questions_are_answered_in_order_when_the_plane_has_answered() {
     assert!(counters.try_recv().is_err());
     let seen = |port, accepted| PortCounters { accepted, ..PortCounters::new(PortId(port)) };
     let page = |ports: &[PortCounters], next| FromPlane::Ports(PortPage { ports: ports.to_vec(), next });
-    let plane_counters = PlaneCounters { flows_opened: 3, ..PlaneCounters::default() };
+    let plane_counters = PlaneCounters { flows_opened: 3, buffers_held: 5, ..PlaneCounters::default() };
     let hear = |api: &mut Api, message| assert!(api.hear(Ok(message), &b.plane).is_none());
     hear(&mut b.api, FromPlane::Counters(Box::new(plane_counters)));
     hear(&mut b.api, FromPlane::Flows(FlowPage { flows: Vec::new(), next: Some(9) }));
@@ -164,6 +164,7 @@ fn questions_are_answered_in_order_when_the_plane_has_answered() {
     };
     let said = body(&mut counters);
     assert_eq!((&said["flowsOpened"], &said["drops"]["ttlExceeded"]), (&3.into(), &0.into()));
+    assert_eq!(said["buffersHeld"], 5);
     assert_eq!(body(&mut flows), serde_json::json!({ "flows": [], "next": 9 }));
     let said = body(&mut ports);
     assert_eq!(

@@ -186,6 +186,7 @@ pub struct Counters {
     flows_opened: u64,
     flows_closed: u64,
     flows_refused: u64,
+    buffers_held: u64,
     /// By reason.
     drops: BTreeMap<String, u64>,
 }
@@ -205,6 +206,7 @@ impl From<&PlaneCounters> for Counters {
             flows_opened: c.flows_opened,
             flows_closed: c.flows_closed,
             flows_refused: c.flows_refused,
+            buffers_held: c.buffers_held,
             drops: DropReason::ALL.into_iter().map(|why| (camel(why), c.dropped(why))).collect(),
         }
     }
