@@ -130,6 +130,17 @@ impl<T> Table<T> {
         Some(value)
     }
 
+    /// The name of the entry in slot `index` ([`FlowId::index`]), if there is one: for going through a table bit by bit.
+    pub fn name_at(&self, index: usize) -> Option<FlowId> {
+        let (generation, _) = self.slots.get(index)?;
+        Some(FlowId::new(self.kind, *generation, u32::try_from(index).ok()?))
+    }
+
+    /// Slots that have ever been used: every live entry's index is below.
+    pub fn slots(&self) -> usize {
+        self.generations.len()
+    }
+
     /// Number of live entries.
     pub fn len(&self) -> usize {
         self.slots.len()
@@ -162,6 +173,7 @@ mod tests {
         assert_eq!(a.index(), b.index());
         assert_ne!(a, b);
         assert_eq!((t.get(a), t.get(b)), (None, Some(&"b")));
+        assert_eq!((t.slots(), t.name_at(0), t.name_at(1)), (1, Some(b), None));
         assert_eq!(t.remove(a), None);
         assert_eq!(t.len(), 1);
     }

@@ -209,9 +209,12 @@ impl Conn {
         let window = u32::from(tcp.window) << self.snd.shift;
         let same = window == self.snd.wnd && payload.is_empty() && !tcp.flags.has(Flags::FIN);
         let (seq_of_last, ack_of_last) = self.snd.wl;
-        if !ack.before(self.snd.una)
-            && (seq_of_last.before(seq) || (seq_of_last == seq && !ack_of_last.after(ack)))
-        {
+        // What acknowledges new bytes is new whatever its own number, as for Linux: a guest that sends again after a
+        // timeout may number its acknowledgements by that.
+        let newer = ack.after(self.snd.una)
+            || seq_of_last.before(seq)
+            || (seq_of_last == seq && !ack_of_last.after(ack));
+        if !ack.before(self.snd.una) && newer {
             self.snd.wnd = window;
             self.snd.max_wnd = self.snd.max_wnd.max(window);
             self.snd.wl = (seq, ack);

@@ -10,7 +10,8 @@
 //! output.rs   frames to the guest                 receive.rs  reassembly, window, queue to the host
 //! timers.rs   what time does                      ack.rs      when to acknowledge
 //! conn.rs     one connection, the host's side     rest.rs     TIME_WAIT
-//! pool.rs     what all share                      tuning.rs   every choice, with its reason
+//! pool.rs     what all share                      sweep.rs    asking the silent after many resets
+//! open.rs     how connections begin               tuning.rs   every choice, with its reason
 //! ```
 //!
 //! Payload towards the host stays in the buffer it arrived in until the host took it, payload towards the guest until
@@ -34,6 +35,7 @@ mod scoreboard;
 mod send;
 mod seq;
 mod spans;
+mod sweep;
 mod timers;
 mod tuning;
 
@@ -49,6 +51,7 @@ use self::key::Key;
 use self::pool::Pool;
 use self::rest::Resting;
 use self::seq::Seq;
+use self::sweep::Sweep;
 use super::icmp_error::Errors;
 use super::{Action, Cx, HostEvent};
 use crate::buf::{DEFAULT_SLOTS, Span};
@@ -76,6 +79,7 @@ pub struct Engine {
     half_open_count: usize,
     /// Connections dialled from the host's side whose SYN waits for the guest's MAC.
     unsent: Vec<FlowId>,
+    sweep: Sweep,
 }
 
 impl Engine {
@@ -96,6 +100,7 @@ impl Engine {
             half_open: VecDeque::new(),
             half_open_count: 0,
             unsent: Vec::new(),
+            sweep: Sweep::default(),
         }
     }
 
@@ -128,6 +133,9 @@ impl Engine {
                 let succeeds = opens && conn.state == State::TimeWait && Seq(tcp.seq).after(conn.rcv.nxt);
                 if !succeeds {
                     conn.segment(cx, pool, tcp, payload);
+                    if tcp.flags.has(Flags::RST) && conn.state == State::Closed {
+                        self.sweep.reset(cx.now);
+                    }
                     self.touch(cx, id);
                     return;
                 }
@@ -200,6 +208,7 @@ impl Engine {
     /// Time has passed.
     pub fn timeout(&mut self, cx: &mut Cx<'_>) {
         self.resting.expire(cx.now);
+        self.sweep(cx);
         while let Some(id) = self.wheel.pop_expired(cx.now) {
             if let Some(conn) = self.table.get_mut(id) {
                 conn.token = None;
@@ -324,10 +333,10 @@ impl Engine {
 
     /// The earliest deadline.
     pub fn next_deadline(&self) -> Option<Time> {
-        match (self.wheel.next_deadline(), self.resting.next_deadline()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        [self.wheel.next_deadline(), self.resting.next_deadline(), self.sweep.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Live connections. Tuples in TIME_WAIT are not: see [`Self::resting`].

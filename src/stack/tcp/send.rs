@@ -239,7 +239,9 @@ impl Sender {
         }
         self.forced = false;
         self.rtt.ambiguous();
-        let frame = self.cut(from, len, true);
+        let mut frame = self.cut(from, len, true);
+        // What goes out beyond the window may be taken in part, and the end not with it.
+        frame.fin &= frame.len == 0 || frame.len < window;
         self.rxt = from + frame.len + u32::from(frame.fin);
         Some(frame)
     }

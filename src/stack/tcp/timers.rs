@@ -9,11 +9,13 @@ use super::ack::AckState;
 use super::conn::{Conn, Socket, State};
 use super::pool::Pool;
 use super::tuning::{
-    CONNECT_TIMEOUT, DRAIN_STALL, FIN_WAIT_2_IDLE, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES,
-    MAX_ORPHAN_RETRIES, MAX_RETRIES, MAX_SYN_RETRIES, NEIGHBOUR_WAIT, ORPHAN_STALL,
+    CONNECT_TIMEOUT, DRAIN_STALL, FIN_WAIT_2_IDLE, KEEPALIVE_GRID_BITS, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL,
+    KEEPALIVE_PROBES, MAX_DIAL_RETRIES, MAX_ORPHAN_RETRIES, MAX_RETRIES, MAX_SYN_RETRIES, NEIGHBOUR_WAIT,
+    ORPHAN_STALL,
 };
 use crate::flow::Time;
 use crate::stack::Cx;
+use std::time::Duration;
 
 impl Conn {
     /// The earliest moment at which time matters to this connection.
@@ -26,14 +28,21 @@ impl Conn {
     }
 
     fn idle_deadline(&self) -> Time {
-        let base = match self.state {
-            State::Connecting => CONNECT_TIMEOUT,
-            State::Closed | State::TimeWait => DRAIN_STALL,
-            State::FinWait2 => FIN_WAIT_2_IDLE,
-            _ if self.host.socket == Socket::Closed => ORPHAN_STALL,
-            _ => KEEPALIVE_IDLE,
-        };
-        self.heard + base + KEEPALIVE_INTERVAL * u32::from(self.unanswered)
+        match self.state {
+            State::Connecting => self.heard + CONNECT_TIMEOUT,
+            State::Closed | State::TimeWait => self.heard + DRAIN_STALL,
+            State::FinWait2 => self.ask_at(FIN_WAIT_2_IDLE),
+            _ if self.host.socket == Socket::Closed => self.heard + ORPHAN_STALL,
+            _ => self.ask_at(KEEPALIVE_IDLE),
+        }
+    }
+
+    /// When a guest that has been silent is asked (again).
+    fn ask_at(&self, idle: Duration) -> Time {
+        // Our first sequence number is as good as dice: those who fell silent together are not asked together.
+        let spread = (idle.as_nanos() as u64 >> 33) * u64::from(self.iss.0);
+        let at = self.heard + idle + KEEPALIVE_INTERVAL * u32::from(self.unanswered);
+        Time::from_nanos((at.as_nanos() + spread) | ((1 << KEEPALIVE_GRID_BITS) - 1))
     }
 
     /// Does what is due.
@@ -55,7 +64,9 @@ impl Conn {
     }
 
     fn retransmit(&mut self, cx: &mut Cx<'_>, pool: &mut Pool) {
-        let limit = if self.half_open() {
+        let limit = if self.state == State::SynSent {
+            MAX_DIAL_RETRIES
+        } else if self.half_open() {
             MAX_SYN_RETRIES
         } else if self.host.socket == Socket::Closed {
             MAX_ORPHAN_RETRIES

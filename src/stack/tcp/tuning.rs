@@ -111,8 +111,11 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(75);
 pub const ASK_NEIGHBOUR: Duration = Duration::from_millis(100);
 /// And for this long before the connection is given up (Linux: three questions, a second each).
 pub const NEIGHBOUR_WAIT: Duration = Duration::from_secs(3);
-/// SYN or SYN-ACK retransmissions before giving up (Linux: 5).
+/// SYN-ACK retransmissions before giving up (Linux: 5).
 pub const MAX_SYN_RETRIES: u8 = 5;
+/// SYN retransmissions towards the guest before its client is told: the guest is a frame away, so who has not answered
+/// after 1 + 2 + 4 + 8 seconds has no mind to. Linux would try for 63 or 127.
+pub const MAX_DIAL_RETRIES: u8 = 3;
 /// Retransmissions of one segment before giving up: about six minutes.
 pub const MAX_RETRIES: u8 = 15;
 /// Same once the host side is over and nobody waits for the outcome (Linux `tcp_orphan_retries`).
@@ -123,10 +126,26 @@ pub const PERSIST_MAX: Duration = Duration::from_secs(10);
 pub const ORPHAN_STALL: Duration = Duration::from_secs(600);
 /// TIME_WAIT, as slirp4netns: segments do not linger on a tap.
 pub const TIME_WAIT: Duration = Duration::from_secs(10);
-/// An idle connection is probed after this (RFC 9293 section 3.8.4: not less than two hours).
-pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(7200);
-/// In FIN_WAIT_2 the guest is asked earlier whether it still knows the connection: that is where sockets leak.
+/// A silent guest is asked after this whether it still knows the connection, and up to half of that later, each connection
+/// in its turn. RFC 9293 section 3.8.4 wants two hours by default, for the sake of networks and of paths that fail for a
+/// while; between a guest and us there is neither, and each connection that its kernel has forgotten is a descriptor here.
+pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(300);
+/// Same in FIN_WAIT_2: that is where sockets leak.
 pub const FIN_WAIT_2_IDLE: Duration = Duration::from_secs(60);
+/// Questions to silent guests are asked at multiples of this many nanoseconds, as a power of two (about a second), so that
+/// those of a crowd share their wake-ups.
+pub const KEEPALIVE_GRID_BITS: u32 = 30;
+/// Resets within a second that make us ask the connections that are silent: the tap's queue in the guest is 500 frames long
+/// unless we have configured it, so fewer are not lost.
+pub const MASS_RESETS: u32 = 128;
+/// From the first sign until the silent are asked: what was sent by then has arrived.
+pub const SWEEP_AFTER: Duration = Duration::from_secs(1);
+/// Between the ends and the beginnings of such rounds, so that a guest that resets all day costs little.
+pub const SWEEP_DISTANCE: Duration = Duration::from_secs(10);
+/// Connections looked at in one step, well below the length of the tap's queue, for the answers go through it.
+pub const SWEEP_STEP: usize = 64;
+/// Distance of these steps: ten thousand connections take half a second.
+pub const SWEEP_PACE: Duration = Duration::from_millis(3);
 /// Distance of further probes.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// Unanswered probes before the connection is given up.

@@ -8,6 +8,7 @@ mod closing;
 mod opening;
 mod receiving;
 mod recovery;
+mod sweep;
 
 use super::Engine;
 use crate::buf::{BufId, Class, Span};

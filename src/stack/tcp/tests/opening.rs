@@ -49,6 +49,8 @@ fn a_refused_connection_is_a_reset() {
         assert!(reset.is(Flags::RST.with(Flags::ACK)));
         assert_eq!(reset.tcp.ack, IRS.wrapping_add(1));
         assert!(closed(&actions).is_some());
+        // What the host refused is its peer's word, what it had no descriptor for is a flow refused.
+        assert_eq!(w.counters.flows_refused, u64::from(error == HostError::Exhausted));
         w.assert_empty();
     }
 }
@@ -90,7 +92,10 @@ fn the_table_is_bounded() {
     let syn = w.syn();
     w.segment(&syn, 0);
     assert!(only(&w.flush()).is(Flags::RST));
-    assert_eq!(w.counters.dropped(DropReason::NoRoom), 1);
+    assert_eq!((w.counters.dropped(DropReason::NoRoom), w.counters.flows_refused), (1, 1));
+    let (guest, remote) = (w.guest, w.remote);
+    assert_eq!(w.run(|e, cx| e.connect(cx, guest, remote)), None);
+    assert_eq!((w.flush(), w.counters.flows_refused), (vec![], 2));
 }
 
 #[test]
@@ -110,6 +115,54 @@ fn a_flood_of_syns_costs_a_bounded_number_of_sockets() {
             }
         }
         assert!(open <= 10 && w.engine.len() == open && w.engine.half_open.len() <= 84);
+    }
+}
+
+#[test]
+fn a_flood_that_the_host_answers_or_that_comes_from_its_side_is_bounded_as_well() {
+    for inbound in [false, true] {
+        let mut w = World::new();
+        w.engine.pool.limits.half_open = 10;
+        let mut open = Vec::new();
+        for port in 1..2000 {
+            w.guest.set_port(port);
+            if inbound {
+                let (guest, remote) = (w.guest, w.remote);
+                open.push(w.run(|e, cx| e.connect(cx, guest, remote)).unwrap());
+            } else {
+                let syn = w.syn();
+                w.segment(&syn, 0);
+            }
+            let mut actions = w.flush();
+            if let Some(Action::Open(id, _)) = actions.iter().find(|a| matches!(a, Action::Open(..))) {
+                open.push(*id);
+                w.host(*id, HostEvent::Connected);
+                actions.extend(w.flush());
+            }
+            // One SYN or SYN-ACK each, and not a word to those that are forgotten.
+            let said = only(&actions);
+            assert_eq!((said.is(Flags::SYN), said.is(Flags::ACK)), (true, !inbound));
+            let gone = actions.iter().filter_map(|a| match a {
+                Action::Close(id, Close::Reset) => Some(*id),
+                _ => None,
+            });
+            // The oldest goes.
+            let gone: Vec<_> = gone.collect();
+            assert!(gone.iter().all(|id| *id == open.remove(0)), "{gone:?}");
+            assert!(open.len() <= 10 && w.engine.len() == open.len() && w.engine.half_open.len() <= 84);
+        }
+        assert_eq!(w.counters.dropped(DropReason::NoRoom), 1989);
+        // Who is still there can be answered.
+        let id = open[9];
+        let ours = w.engine.table.get(id).unwrap().snd.nxt.0;
+        let mut answer = w.syn();
+        answer.ack = ours;
+        answer.flags = Flags::SYN.with(Flags::ACK);
+        if !inbound {
+            answer = w.tcp(IRS.wrapping_add(1), ours, Flags::ACK);
+        }
+        w.segment(&answer, 0);
+        assert!(w.flush().contains(&Action::Receive(id, true)));
     }
 }
 
@@ -136,38 +189,51 @@ fn we_dial_the_guest_and_it_may_dial_us_at_the_same_moment() {
 }
 
 #[test]
-fn ipv6_and_a_lower_path_mtu_shape_the_segments() {
-    let mut w = World::v6();
-    let mut syn = w.syn();
-    syn.options.mss = Some(9000);
-    let c = w.establish_with(&syn);
-    w.receive(c.id, 10_000);
-    let frame = only(&w.flush());
-    let too_big = |mtu: u16, seq: u32| Quoted {
-        head: ErrorHead { icmp_type: 2, code: 0, info: mtu.into() },
-        mtu: Some(mtu),
-        protocol: proto::TCP,
-        src: w.remote,
-        dst: w.guest,
-        seq: Some(seq),
-    };
-    let report = too_big(1400, frame.tcp.seq);
-    let forged = [too_big(1400, frame.tcp.seq.wrapping_sub(1)), too_big(1400, frame.tcp.seq + 10_000)];
-    let tiny = too_big(10, frame.tcp.seq);
-    assert_eq!((frame.len, frame.gso), (10_000, Gso::Tcp { mss: 1440 }));
-    // About segments that are not on their way: forged.
-    for report in forged {
+fn ip_version_and_a_lower_path_mtu_shape_the_segments() {
+    // Type and code of the report, and the segments for the link, for a path of 1400 bytes, for the smallest.
+    let v4 = (World::new(), (3, 4), [1460, 1360, 536]);
+    let v6 = (World::v6(), (2, 0), [1440, 1340, 1220]);
+    for (mut w, (icmp_type, code), [link, path, smallest]) in [v4, v6] {
+        let mut syn = w.syn();
+        syn.options.mss = Some(9000);
+        let c = w.establish_with(&syn);
+        w.receive(c.id, 10_000);
+        let frame = only(&w.flush());
+        let too_big = |mtu: u16, seq: u32| Quoted {
+            head: ErrorHead { icmp_type, code, info: mtu.into() },
+            mtu: Some(mtu),
+            protocol: proto::TCP,
+            src: w.remote,
+            dst: w.guest,
+            seq: Some(seq),
+        };
+        let seq = frame.tcp.seq;
+        let report = too_big(1400, seq);
+        let forged = [too_big(1400, seq.wrapping_sub(1)), too_big(1400, seq.wrapping_add(10_000))];
+        let (tiny, wide) = (too_big(10, seq), too_big(9000, seq));
+        assert_eq!((frame.len, frame.gso), (10_000, Gso::Tcp { mss: link }));
+        // About segments that are not on their way: forged.
+        for report in forged {
+            w.run(|e, cx| e.too_big(cx, &report));
+            assert!(w.flush().is_empty());
+        }
+        // Too big after all: sent again at once, in smaller segments.
         w.run(|e, cx| e.too_big(cx, &report));
+        let again = only(&w.flush());
+        assert_eq!((again.tcp.seq, again.gso), (seq, Gso::Tcp { mss: path }));
+        assert_eq!(again.spans, frame.spans);
+        // A path does not get wider by a report.
+        w.run(|e, cx| e.too_big(cx, &wide));
         assert!(w.flush().is_empty());
+        // A forged report cannot make us send dust.
+        w.run(|e, cx| e.too_big(cx, &tiny));
+        assert_eq!(only(&w.flush()).gso, Gso::Tcp { mss: smallest });
+        // What comes later is cut like that, too.
+        let ack = w.tcp(c.guest, c.ours.wrapping_add(10_000), Flags::ACK);
+        w.segment(&ack, 0);
+        w.receive(c.id, 5000);
+        assert_eq!(only(&w.flush()).gso, Gso::Tcp { mss: smallest });
     }
-    // Too big after all: sent again at once, in smaller segments.
-    w.run(|e, cx| e.too_big(cx, &report));
-    let again = only(&w.flush());
-    assert_eq!((again.tcp.seq, again.gso), (frame.tcp.seq, Gso::Tcp { mss: 1340 }));
-    assert_eq!(again.spans, frame.spans);
-    // A forged report cannot make us send dust.
-    w.run(|e, cx| e.too_big(cx, &tiny));
-    assert_eq!(only(&w.flush()).gso, Gso::Tcp { mss: 1220 });
 }
 
 #[test]
@@ -275,9 +341,11 @@ fn a_guest_that_refuses_us_or_is_silent_is_told_to_the_host() {
     assert_eq!(closed(&w.flush()), Some(Close::Reset));
     w.assert_empty();
 
+    // Silence: asked four times within a quarter of a minute.
     w.run(|e, cx| e.connect(cx, guest, remote)).unwrap();
-    let actions = w.wait(Duration::from_secs(120));
-    assert_eq!(segments(&actions).iter().filter(|s| s.is(Flags::SYN)).count(), 6);
-    assert_eq!(closed(&actions), Some(Close::Reset));
+    let actions = w.wait(Duration::from_millis(14_900));
+    assert_eq!(segments(&actions).iter().filter(|s| s.is(Flags::SYN)).count(), 4);
+    assert_eq!(closed(&actions), None);
+    assert_eq!(closed(&w.wait(Duration::from_millis(200))), Some(Close::Reset));
     w.assert_empty();
 }

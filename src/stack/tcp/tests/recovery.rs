@@ -200,3 +200,40 @@ fn a_guest_that_took_its_window_back_is_not_given_up_while_it_answers() {
     ack(&mut w, c, 100_000, &[], 65535);
     assert!(w.live.is_empty());
 }
+
+#[test]
+fn an_acknowledgement_of_new_bytes_sets_the_window_whatever_its_own_number() {
+    let mut w = World::new();
+    let c = w.establish();
+    w.receive(c.id, 3000);
+    w.flush();
+    // A probe of the guest's from ahead of a gap; then its acknowledgements carry the number it sends again from.
+    let ahead = w.tcp(c.guest.wrapping_add(5000), c.ours, Flags::ACK);
+    w.segment(&ahead, 100);
+    w.flush();
+    // One that brings nothing new may be an old one.
+    ack(&mut w, c, 0, &[], 1);
+    assert_eq!(w.engine.table.get(c.id).unwrap().snd.wnd, 65535 << 7);
+    ack(&mut w, c, 3000, &[], 100);
+    w.receive(c.id, 20_000);
+    assert_eq!(only(&w.flush()).len as u32, (100 << 7) / MSS * MSS, "the window it showed last");
+}
+
+#[test]
+fn what_is_sent_again_beyond_the_window_leaves_the_end_of_the_stream_for_later() {
+    let mut w = World::new();
+    let (c, _) = sending(&mut w, 1000);
+    w.host(c.id, HostEvent::Eof);
+    assert!(only(&w.flush()).is(Flags::FIN));
+    // The guest takes its window back.
+    ack(&mut w, c, 0, &[], 0);
+    let again = segments(&w.wait(Duration::from_millis(250)));
+    assert_eq!((again[0].len, again[0].is(Flags::FIN)), (1000, false));
+    // A guest that had room for a part, and counted the end with it, would never hear of the rest.
+    let fin = only(&ack(&mut w, c, 400, &[], 65535));
+    assert_eq!((fin.tcp.seq, fin.len, fin.is(Flags::FIN)), (c.ours.wrapping_add(1000), 0, true));
+    let rest = segments(&w.wait(Duration::from_millis(450))).remove(0);
+    assert_eq!((rest.tcp.seq, rest.len, rest.is(Flags::FIN)), (c.ours.wrapping_add(400), 600, true));
+    ack(&mut w, c, 1001, &[], 65535);
+    assert_eq!(w.engine.flow(c.id).unwrap().state, "fin-wait-2");
+}
