@@ -109,6 +109,10 @@ pub struct App {
     last_seq: u32,
     /// Acknowledgement and window of the last segment that came.
     told: (u32, u16),
+    /// It waits for a caller rather than dial.
+    pub listens: bool,
+    /// The connection of its caller is over, or never stood.
+    pub hung_up: bool,
     /// The peer's stream ended in order.
     pub eof: bool,
     /// It is through.
@@ -173,6 +177,8 @@ impl Guest {
             mute: false,
             last_seq: 0,
             told: (0, 0),
+            listens: false,
+            hung_up: false,
             eof: false,
             done: false,
             handle: None,
@@ -237,6 +243,13 @@ impl Guest {
         }
     }
 
+    /// The caller of this port is gone.
+    pub fn hang_up(&mut self, port: u16) {
+        if let Some(app) = self.apps.iter_mut().find(|a| a.port == port) {
+            app.hung_up = true;
+        }
+    }
+
     /// Applications that are not through.
     pub fn busy(&self) -> usize {
         self.apps.iter().filter(|a| !a.done).count()
@@ -256,7 +269,12 @@ impl Guest {
             let (rx, tx) = a.buffers;
             let mut socket = Socket::new(SocketBuffer::new(vec![0; rx]), SocketBuffer::new(vec![0; tx]));
             socket.set_nagle_enabled(a.stream.is_multiple_of(4));
-            socket.connect(self.iface.context(), (self.remote, 80), a.port).expect("a free port");
+            match a.listens {
+                true => socket.listen(a.port).expect("a closed socket"),
+                false => {
+                    socket.connect(self.iface.context(), (self.remote, 80), a.port).expect("a free port");
+                }
+            }
             a.handle = Some(self.sockets.add(socket));
             return true;
         };
@@ -265,9 +283,15 @@ impl Guest {
             a.resumes = now + rng.range(1, a.pause.1);
             return true;
         }
-        if socket.state() == State::SynSent {
+        if matches!(socket.state(), State::SynSent | State::SynReceived | State::Listen) {
             a.moved = now;
-            return false;
+            // Nobody has come, or a reset has taken him away again.
+            let over = socket.state() == State::Listen && a.hung_up;
+            if over {
+                a.done = true;
+                socket.abort();
+            }
+            return over;
         }
         let mut acted = read(a, socket);
         acted |= write(a, socket, rng);

@@ -59,6 +59,10 @@ pub struct Sock {
     pub reset: bool,
     /// The stack closed it.
     pub closed: Option<Close>,
+    /// A client of a published port: the guest was dialled.
+    pub client: bool,
+    /// The stack has wanted bytes: the connection stood.
+    pub stood: bool,
 }
 
 impl Sock {
@@ -76,6 +80,8 @@ impl Sock {
             shut: false,
             reset: false,
             closed: None,
+            client: false,
+            stood: false,
         }
     }
 
