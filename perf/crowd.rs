@@ -119,7 +119,7 @@ impl Crowd {
     fn close(self, guest: &Guest) -> Result<(), Box<dyn Error>> {
         let Self { client, server, before } = self;
         drop(client);
-        // Of ten thousand resets at once the tap's queue drops most; what the server ends reaches the others.
+        // Of ten thousand resets at once the tap's queue may drop some; what the server ends reaches the others at once.
         drop(server);
         let end = Instant::now() + PATIENCE;
         while descriptors(guest) > before {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{ECHO, HOST, IPERF3, SERVER, World, need, sh};
+use common::{ECHO, HOST, IPERF3, SERVER, World, need, sh, size};
 use ringtap::lab::serve::{judge, send_pattern};
 use ringtap::lab::{Guest, Server, addr};
 use std::io::{ErrorKind, Read, Write};
@@ -370,7 +370,7 @@ fn a_bad_link_is_survived_both_ways_at_once() {
     let at = (addr::IMPAIRED_V4, ECHO);
     let _echo = Server::tcp_echo(world.lab.internet().tcp_listener(at).unwrap()).unwrap();
     let guest = world.guest();
-    both_ways(&mut guest.place().tcp_connect(at).unwrap(), 4 << 20);
+    both_ways(&mut guest.place().tcp_connect(at).unwrap(), size(4 << 20, 64 << 20));
     let [there, back] = link.fates();
     assert!(there.lost > 0 && back.lost > 0, "{there:?} {back:?}");
 }

@@ -1,13 +1,15 @@
 //! Many connections: what an idle one costs, and that nothing is left of those that ended, however they did.
 
-use crate::common::{SERVER, World};
-use crate::{descriptors, falls_to, memory_kib, room_for};
-use ringtap::lab::{Guest, Server};
+use crate::common::{SERVER, World, need, size};
+use crate::{descriptors, falls_to, memory_kib, nothing_is_left, room_for};
+use nix::sys::socket::{setsockopt, sockopt};
+use ringtap::lab::{Guest, Running, Server};
 use socket2::SockRef;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PORT: u16 = 9200;
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -24,7 +26,7 @@ fn talk(from: &mut TcpStream, to: &mut TcpStream, n: usize) {
 fn idle_connections_cost_little_and_work_afterwards() {
     let world = World::new();
     let guest = world.guest();
-    let count = room_for(2000);
+    let count = room_for(2000, 2);
     let listener = world.lab.internet().tcp_listener((SERVER[0], PORT)).unwrap();
     let pair = |n| {
         let mut near = guest.place().tcp_connect((SERVER[0], PORT)).unwrap();
@@ -145,7 +147,7 @@ fn nothing_is_left_of_connections_that_ended_in_every_way() {
     const WORKERS: usize = 16;
     let world = World::new();
     let guest = world.guest();
-    let count = room_for(2000);
+    let count = usize::try_from(size(2000, 10_000)).unwrap();
     let wrong = Arc::new(Mutex::new(Vec::new()));
     let _servers = SERVER.map(|at| {
         let listener = world.lab.internet().tcp_listener((at, PORT)).unwrap();
@@ -172,8 +174,75 @@ fn nothing_is_left_of_connections_that_ended_in_every_way() {
             });
         }
     });
-    falls_to(&before, PATIENCE, || descriptors(guest))
-        .unwrap_or_else(|left| panic!("{left} descriptors are open, {before} were"));
+    let ended = Instant::now();
+    nothing_is_left(&world, guest, before, PATIENCE);
+    eprintln!("{count} connections: nothing left {:?} after the last", ended.elapsed());
     let wrong = wrong.lock().unwrap();
     assert!(wrong.is_empty(), "{} of {count}: {:#?}", wrong.len(), &wrong[..wrong.len().min(10)]);
+}
+
+/// A program of the guest that holds so many connections to [`SERVER`] and does nothing else.
+fn holder(guest: &Guest, count: usize) -> Running {
+    need("bash");
+    let mut shell = guest.place().command("bash").unwrap();
+    let script = "for ((i = 0; i < $1; i++)); do exec {fd}<>/dev/tcp/$2/$3; done; echo; exec sleep infinity";
+    shell.args(["-ec", script, "holder"]).args([
+        &count.to_string(),
+        &SERVER[0].to_string(),
+        &PORT.to_string(),
+    ]);
+    let mut running = guest.place().spawn(shell.stdout(Stdio::piped())).unwrap();
+    let out = running.child().stdout.as_mut().unwrap();
+    assert_eq!(out.read(&mut [0]).unwrap(), 1, "it could not connect");
+    running
+}
+
+#[test]
+fn nothing_is_left_of_a_program_that_is_killed_with_all_its_connections() {
+    let world = World::new();
+    let guest = world.guest();
+    let count = room_for(size(2000, 10_000), 1);
+    let listener = world.lab.internet().tcp_listener((SERVER[0], PORT)).unwrap();
+    let before = descriptors(&guest);
+    // Their kernel forgets some without a word, as one does that is stopped and started again.
+    let (lost, lost_far): (Vec<_>, Vec<_>) = (0..100)
+        .map(|n| {
+            let mut near = guest.place().tcp_connect((SERVER[0], PORT)).unwrap();
+            let (mut far, _) = listener.accept().unwrap();
+            talk(&mut near, &mut far, n);
+            (near, far)
+        })
+        .unzip();
+    for near in lost {
+        setsockopt(&near, sockopt::TcpRepair, &1).unwrap();
+    }
+    let accepting = std::thread::spawn(move || {
+        let mut all: Vec<_> = (0..count).map(|_| listener.accept().unwrap().0).collect();
+        // Half end by a FIN, half by a reset, for bytes are left unread.
+        all.iter_mut().step_by(2).for_each(|stream| stream.write_all(&[0; 10]).unwrap());
+        all
+    });
+    let program = holder(&guest, count);
+    let mut all = accepting.join().unwrap();
+    falls_to(&0, PATIENCE, || crate::flows_and_buffers(&world, &guest).1).unwrap();
+    // Of the forgotten ones some have ended: the program got their ports again, and its SYN found them out.
+    let open = descriptors(&guest);
+    assert!(open >= count, "{open} descriptors with {count} connections");
+    // SIGKILL.
+    let killed = Instant::now();
+    drop(program);
+    let told = |stream: &mut TcpStream| {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        match stream.read(&mut [0]) {
+            Ok(0) => {}
+            Err(e) if e.kind() == ErrorKind::ConnectionReset => {}
+            other => panic!("not told of the end but {other:?}"),
+        }
+    };
+    // The other side hears of it by each, and goes as well.
+    for mut stream in all.drain(..).chain(lost_far) {
+        told(&mut stream);
+    }
+    nothing_is_left(&world, &guest, before, PATIENCE);
+    eprintln!("{count} connections of a killed program: nothing left after {:?}", killed.elapsed());
 }

@@ -9,7 +9,7 @@
 //! The far side of the program is a clean path, so whatever is repaired is repaired by its TCP and the guest's.
 
 use crate::both_ways;
-use crate::common::{ECHO, SERVER, World, need, sh};
+use crate::common::{ECHO, SERVER, World, need, sh, size};
 use ringtap::lab::impair::{Fate, Impairment};
 use ringtap::lab::{Guest, ImpairedLink, Via};
 use std::time::Duration;
@@ -65,12 +65,12 @@ const FAULTS: Impairment = Impairment {
 
 #[test]
 fn much_both_ways_at_once_over_a_short_link() {
-    moves(0, 64 << 20, FAULTS);
+    moves(0, size(64 << 20, 1 << 30), FAULTS);
 }
 
 #[test]
 fn some_both_ways_at_once_over_a_long_link_by_ipv6() {
-    moves(1, 6 << 20, Impairment { delay: Duration::from_millis(10), seed: 4, ..FAULTS });
+    moves(1, size(6 << 20, 64 << 20), Impairment { delay: Duration::from_millis(10), seed: 4, ..FAULTS });
 }
 
 #[test]

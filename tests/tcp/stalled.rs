@@ -59,7 +59,7 @@ fn transfer(guest: &Guest) -> Duration {
 fn one_byte_writers_to_a_server_that_never_reads_slow_nobody() {
     let world = World::new();
     let guest = world.guest();
-    let count = room_for(1000);
+    let count = room_for(1000, 2);
     let busy = world.lab.internet().tcp_listener((SERVER[0], BUSY)).unwrap();
     let _busy = Server::tcp(busy, |mut stream, _| {
         let mut bytes = vec![0; 256 << 10];
