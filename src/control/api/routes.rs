@@ -20,6 +20,13 @@ pub(super) enum Answer {
 pub(super) fn answer(api: &mut Api, request: &Request, plane: &Channel) -> Answer {
     let (method, path) = (request.method.as_str(), request.path.as_str());
     let own = path.strip_prefix("/ringtap/v1/");
+    let of_ports = |path: &str| path == "ports" || path.starts_with("ports/");
+    let rootlesskits = path.strip_prefix("/v1/");
+    if api.info.port_driver.is_none()
+        && (rootlesskits.is_some_and(of_ports) || own.is_some_and(of_ports) && method != "GET")
+    {
+        return Answer::Now(Response::error(400, "no PortDriver is available"));
+    }
     Answer::Now(match (own, method) {
         (Some("ports"), "GET") => return Answer::Ask(Question::Ports(Vec::new())),
         (Some("ports"), "POST") => add(api, &request.body, plane),

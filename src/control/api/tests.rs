@@ -1,6 +1,7 @@
 //! The API without a socket: each route's answer, errors, and a plane that is slow, gone or replaced.
 
 use super::*;
+use crate::config::Network;
 use crate::flow::PlaneCounters;
 use crate::msg::{FlowPage, PortPage};
 
@@ -13,8 +14,12 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::with(Drivers::default())
+    }
+
+    fn with(drivers: Drivers) -> Self {
         let (plane, other) = Channel::pair().unwrap();
-        let info = info(&Network::default(), Path::new("/run/x"), 42);
+        let info = Info::new(&Network::default(), &drivers, Path::new("/run/x"), 42);
         let mut api =
             Api { ports: Ports::default(), info, said: true, calls: None, waiting: VecDeque::new() };
         api.relaying_is_over("no namespace here", &plane).unwrap();
@@ -186,4 +191,22 @@ fn who_waits_for_a_plane_that_is_replaced_is_told_and_the_next_one_gets_the_port
     b.api.plane_replaced(&b.plane).unwrap();
     assert_eq!(waits.try_recv().unwrap().status, 503);
     assert!(matches!(b.heard()[..], [ToPlane::Publish(_), ToPlane::Listeners { .. }]));
+}
+
+#[test]
+fn without_a_port_driver_ports_are_neither_listed_nor_added_nor_removed() {
+    let mut b = Bench::with(Drivers { network: None, port: None, version: "3.1.0" });
+    let (_, info) = b.say("GET /v1/info", "");
+    let expected = r#"{"apiVersion":"1.1.2","version":"3.1.0","stateDir":"/run/x","childPID":42}"#;
+    assert_eq!(info.trim(), expected);
+    for line in [
+        "GET /v1/ports",
+        "POST /v1/ports",
+        "DELETE /v1/ports/1",
+        "POST /ringtap/v1/ports",
+        "DELETE /ringtap/v1/ports/1",
+    ] {
+        let (status, body) = b.say(line, &spec(free_port()));
+        assert_eq!((status, body.trim()), (400, r#"{"message":"no PortDriver is available"}"#), "{line}");
+    }
 }
