@@ -1,7 +1,9 @@
 //! Called by another program's name, ringtap is that program: its flags become our configuration.
 
 pub mod go_flags;
+pub mod rootlessctl;
 pub mod rootlesskit;
+pub mod rootlesskit_api;
 mod rootlesskit_text;
 pub mod slirp4netns;
 mod slirp4netns_flags;
@@ -18,24 +20,27 @@ pub enum Persona {
     Slirp4netns,
     /// Namespaces with a network, and published ports
     Rootlesskit,
+    /// Its client
+    Rootlessctl,
 }
 
 impl Persona {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Slirp4netns, Self::Rootlesskit];
+    pub const ALL: [Self; 3] = [Self::Slirp4netns, Self::Rootlesskit, Self::Rootlessctl];
 
     /// The name it is called by.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Slirp4netns => "slirp4netns",
             Self::Rootlesskit => "rootlesskit",
+            Self::Rootlessctl => "rootlessctl",
         }
     }
 
     /// Other names of the same: Docker's packages have them with a prefix.
     const fn alias(self) -> Option<&'static str> {
         match self {
-            Self::Slirp4netns => None,
+            Self::Slirp4netns | Self::Rootlessctl => None,
             Self::Rootlesskit => Some("docker-rootlesskit"),
         }
     }
@@ -51,6 +56,7 @@ impl Persona {
         match self {
             Self::Slirp4netns => slirp4netns::main(arguments),
             Self::Rootlesskit => rootlesskit::main(arguments),
+            Self::Rootlessctl => rootlessctl::main(arguments),
         }
     }
 }
@@ -67,6 +73,7 @@ mod tests {
         for name in ["rootlesskit", "docker-rootlesskit", "bin/rootlesskit"] {
             assert_eq!(of(name), Some(Persona::Rootlesskit));
         }
+        assert_eq!(of("rootlessctl"), Some(Persona::Rootlessctl));
         for other in ["ringtap", "slirp4netns/ringtap", "my-slirp4netns", ""] {
             assert_eq!(of(other), None, "{other}");
         }

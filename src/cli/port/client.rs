@@ -47,7 +47,7 @@ pub enum ClientError {
 
 impl ClientError {
     /// For `map_err`.
-    pub(super) fn answer<E: std::fmt::Display>(e: E) -> Self {
+    pub(crate) fn answer<E: std::fmt::Display>(e: E) -> Self {
         Self::Answer(e.to_string())
     }
 }
@@ -69,6 +69,11 @@ impl Client {
         }
         let alive = |dir: &PathBuf| UnixStream::connect(dir.join(SOCKET)).is_ok();
         choose(state::instances().into_iter().filter(alive).collect(), instance)
+    }
+
+    /// The instance whose API is served at `socket`.
+    pub fn at(socket: &Path) -> Self {
+        Self { socket: socket.to_owned() }
     }
 
     /// One request; the body of an answer that says that it worked.
