@@ -99,6 +99,7 @@ impl RunArgs {
             state_dir: self.state_dir,
             net: Net::Tap,
             detached: false,
+            mirror: false,
             sub_ids: SubIds::Auto,
             evacuate: None,
             rootlesskit: None,

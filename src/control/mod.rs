@@ -18,6 +18,7 @@ pub mod deadline;
 pub mod etc;
 pub mod host_v6;
 pub mod inside;
+pub mod mirror;
 pub mod notify;
 pub mod plane;
 pub mod ports;

@@ -10,6 +10,7 @@
 use super::api::Api;
 use super::child::Child;
 use super::inside::{NO_FACTORY, Relaying};
+use super::mirror::{self, Mirror};
 use super::plane::{News, Plane};
 use super::ports::Inside;
 use super::serve::{Event, Inbox, Sources};
@@ -52,6 +53,8 @@ pub struct Run {
     pub propagation: Propagation,
     /// Directories to make writable.
     pub copy_up: Vec<PathBuf>,
+    /// What listens inside is published.
+    pub mirror: bool,
     /// Where subordinate ids are looked up.
     pub sub_ids: SubIds,
     /// Name of the control group that every process of ours is moved to, so that ours can be divided further.
@@ -109,6 +112,7 @@ struct Session {
     /// The child has a resolv.conf of ours.
     etc: bool,
     netns_cookie: u64,
+    mirror: Option<Mirror>,
     relaying: Relaying,
     plane_ready: bool,
     child_ready: bool,
@@ -200,6 +204,7 @@ impl Session {
         let (child_pid, nobody) = (child.pid().as_raw(), Channel::closed()?);
         let api = Api::publish(&run.common, state.path(), child_pid, plane_channel(&plane, &nobody))?;
         state.announce("child_pid", &child_pid.to_string())?;
+        let mirror = run.mirror.then(|| Mirror::new(child_pid, run.common.network.clone()));
         let (plane_ready, child_ready, running) = (plane.is_none(), false, false);
         Ok(Self {
             child,
@@ -211,6 +216,7 @@ impl Session {
             host_v6,
             etc: run.net == Net::Tap,
             netns_cookie,
+            mirror,
             relaying: Relaying::default(),
             plane_ready,
             child_ready,
@@ -225,6 +231,8 @@ impl Session {
         let mut signals = Signals::new().map_err(ControlError::system("signalfd"))?;
         let mut inbox = Inbox::new(self.child.channel()?).map_err(ControlError::system("epoll"))?;
         self.api.open(&mut self.state)?;
+        let mut looks = tokio::time::interval(mirror::PERIOD);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let channel = self.child.channel()?;
             tokio::select! {
@@ -244,6 +252,11 @@ impl Session {
                     self.child.send(ToChild::Signal(signal as i32))?;
                 }
                 event = next(&mut sources, &self.plane) => self.hear(event)?,
+                _ = looks.tick(), if self.mirror.is_some() && self.running => {
+                    if let Some(mirror) = &mut self.mirror {
+                        mirror.look(self.api.ports_mut(), plane_channel(&self.plane, &self.nobody));
+                    }
+                }
                 call = self.api.next() => self.api.handle(call, plane_channel(&self.plane, &self.nobody)),
             }
             // Behind COMMAND's start, which must not wait for it.

@@ -114,6 +114,7 @@ fn wanted(flags: &Parsed) -> Result<Run, String> {
         return Err("no command specified".to_owned());
     }
     let (net, driver) = net(flags)?;
+    let implicit = flags.text("port-driver", "") == "implicit";
     let ports = port_driver(flags, net)?;
     let detached = flags.on("detach-netns");
     let published = flags.list("publish");
@@ -124,7 +125,10 @@ fn wanted(flags: &Parsed) -> Result<Run, String> {
             "slirp4netns-sandbox=true cannot be with detach-netns",
             detached && flags.text("slirp4netns-sandbox", "") == "true",
         ),
-        ("publish needs a port driver (--port-driver=builtin)", !published.is_empty() && ports.is_none()),
+        (
+            "publish needs a port driver that is told what to publish (--port-driver=builtin)",
+            !published.is_empty() && ports.is_none(),
+        ),
         ("reaper=true needs pidns", flags.text("reaper", "") == "true" && !pidns),
     ] {
         if wrong {
@@ -143,7 +147,7 @@ fn wanted(flags: &Parsed) -> Result<Run, String> {
         }
     }
     let net = match net {
-        Net::Loopback { .. } => Net::Loopback { ports: ports.is_some() },
+        Net::Loopback { .. } => Net::Loopback { ports: implicit || ports.is_some() },
         net => net,
     };
     let network = network(flags, net)?;
@@ -179,6 +183,7 @@ fn wanted(flags: &Parsed) -> Result<Run, String> {
             "static" => SubIds::Static,
             other => return Err(format!("subid-source is one of auto, dynamic, static, not {other:?}")),
         },
+        mirror: implicit,
         evacuate: evacuate(flags, pidns && cgroupns)?,
         state_dir: flags.last("state-dir").map(PathBuf::from),
         rootlesskit: Some(AsRootlessKit { listen_pid: is_activated() }),
@@ -216,6 +221,11 @@ fn port_driver(flags: &Parsed, net: Net) -> Result<Option<PortDriver>, String> {
     let asked = flags.text("port-driver", "none");
     let driver = match asked.as_str() {
         "none" => return Ok(None),
+        "implicit" if net == Net::Host => {
+            return Err("port driver implicit needs a network of its own (--net other than host)".to_owned());
+        }
+        // The API knows of none, by which Docker knows that it need not ask.
+        "implicit" => return Ok(None),
         "builtin" => both("builtin"),
         "pesto" => both("pesto"),
         "slirp4netns" => by_the_tap("slirp4netns"),
@@ -392,6 +402,8 @@ mod tests {
             let line = format!("--net={driver} --port-driver={driver} -p :80:80/tcp true");
             assert_eq!(defaults(&line).via, Some(Via::Tap));
         }
+        let run = of("--net=pasta --port-driver=implicit true").unwrap();
+        assert!(run.mirror && run.common.drivers.port.is_none());
         let line = "--net=none --port-driver=builtin --source-ip-transparent=false true";
         assert_eq!(defaults(line).source_ip, Some(SourceIp::Gateway));
         assert!(of(line).unwrap().common.relay_only);
@@ -414,6 +426,8 @@ mod tests {
             ("--ifname=eth0 true", "ifname needs a tap"),
             ("--port-driver=builtin true", "port driver builtin needs a network"),
             ("--net=none --port-driver=slirp4netns true", "port driver slirp4netns needs a tap"),
+            ("--port-driver=implicit true", "port driver implicit needs a network"),
+            ("--net=pasta --port-driver=implicit -p :80:80/tcp true", "publish needs a port driver"),
             ("--net=pasta --port-driver=socat true", "unknown port driver: socat"),
             ("--net=slirp4netns -p :80:80/tcp true", "publish needs a port driver"),
             ("--net=slirp4netns --port-driver=builtin -p 80:80/tcp true", "publish: unexpected PortSpec"),
