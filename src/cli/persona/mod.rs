@@ -1,5 +1,6 @@
 //! Called by another program's name, ringtap is that program: its flags become our configuration.
 
+pub mod docker_proxy;
 pub mod go_flags;
 pub mod rootlessctl;
 pub mod rootlesskit;
@@ -22,11 +23,21 @@ pub enum Persona {
     Rootlesskit,
     /// Its client
     Rootlessctl,
+    /// Docker's relay of a published port
+    DockerProxy,
+    /// The same for Docker before 28, which publishes by RootlessKit's API
+    RootlesskitDockerProxy,
 }
 
 impl Persona {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Slirp4netns, Self::Rootlesskit, Self::Rootlessctl];
+    pub const ALL: [Self; 5] = [
+        Self::Slirp4netns,
+        Self::Rootlesskit,
+        Self::Rootlessctl,
+        Self::DockerProxy,
+        Self::RootlesskitDockerProxy,
+    ];
 
     /// The name it is called by.
     pub const fn name(self) -> &'static str {
@@ -34,14 +45,16 @@ impl Persona {
             Self::Slirp4netns => "slirp4netns",
             Self::Rootlesskit => "rootlesskit",
             Self::Rootlessctl => "rootlessctl",
+            Self::DockerProxy => "docker-proxy",
+            Self::RootlesskitDockerProxy => "rootlesskit-docker-proxy",
         }
     }
 
     /// Other names of the same: Docker's packages have them with a prefix.
     const fn alias(self) -> Option<&'static str> {
         match self {
-            Self::Slirp4netns | Self::Rootlessctl => None,
             Self::Rootlesskit => Some("docker-rootlesskit"),
+            _ => None,
         }
     }
 
@@ -57,6 +70,10 @@ impl Persona {
             Self::Slirp4netns => slirp4netns::main(arguments),
             Self::Rootlesskit => rootlesskit::main(arguments),
             Self::Rootlessctl => rootlessctl::main(arguments),
+            Self::DockerProxy => docker_proxy::main(docker_proxy::Kind::DockerProxy, arguments),
+            Self::RootlesskitDockerProxy => {
+                docker_proxy::main(docker_proxy::Kind::RootlessKitDockerProxy, arguments)
+            }
         }
     }
 }

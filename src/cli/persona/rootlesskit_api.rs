@@ -2,7 +2,9 @@
 
 use crate::cli::port::client::{Client, ClientError};
 use crate::config::{PortId, RootlessKitSpec};
+use crate::control::api::views::{AddPort, PortView, Target};
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 use std::path::Path;
 
 /// Answer to `GET /v1/info`. What is missing stays out when it is shown again.
@@ -101,6 +103,27 @@ impl Api {
     pub fn add(&self, spec: &RootlessKitSpec) -> Result<Status, ClientError> {
         let body = serde_json::to_string(spec).map_err(ClientError::answer)?;
         parse(&self.0.call("POST", "/v1/ports", Some(&body))?)
+    }
+
+    /// Publishes a port by our own route, with a specification in our own words; its id.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::Status`] with 404 from an instance that is RootlessKit's.
+    pub fn publish_direct(&self, spec: &str) -> Result<i64, ClientError> {
+        let add = AddPort { spec: spec.to_owned() };
+        let body = serde_json::to_string(&add).map_err(ClientError::answer)?;
+        let port: PortView = parse(&self.0.call("POST", "/ringtap/v1/ports", Some(&body))?)?;
+        Ok(port.id.0.into())
+    }
+
+    /// What is published to `from` inside goes to `to` from now on.
+    ///
+    /// # Errors
+    /// As for [`Self::publish_direct`].
+    pub fn redirect(&self, protocol: &str, from: SocketAddr, to: SocketAddr) -> Result<(), ClientError> {
+        let target = Target { protocol: protocol.to_owned(), from, to };
+        let body = serde_json::to_string(&target).map_err(ClientError::answer)?;
+        self.0.call("POST", "/ringtap/v1/targets", Some(&body)).map(drop)
     }
 
     /// Removes one, and ends what came through it.

@@ -40,6 +40,9 @@ pub enum ClientError {
     /// It answers something else.
     #[error("the instance's answer is not understood ({0}); is it of another version?")]
     Answer(String),
+    /// It said no, and not why.
+    #[error("the API answers {0}")]
+    Status(u16),
     /// It said no, and why.
     #[error("{0}")]
     Refused(String),
@@ -103,7 +106,7 @@ impl Client {
         }
         let said = serde_json::from_slice::<serde_json::Value>(body).ok();
         let message = said.as_ref().and_then(|v| v["message"].as_str());
-        Err(ClientError::Refused(message.map_or_else(|| format!("the API answers {status}"), str::to_owned)))
+        Err(message.map_or(ClientError::Status(status), |text| ClientError::Refused(text.to_owned())))
     }
 }
 

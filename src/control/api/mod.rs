@@ -98,6 +98,11 @@ impl Api {
         &self.ports
     }
 
+    /// The ports, to be changed by control itself.
+    pub const fn ports_mut(&mut self) -> &mut Ports {
+        &mut self.ports
+    }
+
     /// The next call. Safe to cancel.
     pub async fn next(&mut self) -> Call {
         if let Some(calls) = &mut self.calls

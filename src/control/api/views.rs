@@ -8,7 +8,7 @@ use crate::flow::{DropReason, PlaneCounters};
 use crate::msg::PortCounters;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 /// Version of RootlessKit's API that is spoken.
@@ -219,6 +219,26 @@ impl PortView {
 pub struct AddPort {
     /// As behind `-p`.
     pub spec: String,
+}
+
+/// Body of `POST /ringtap/v1/targets`: what is published to an address inside is to go to another one. Docker's proxies ask
+/// for it, who know the container behind the address that they listen at.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// tcp or udp.
+    pub protocol: String,
+    /// As published.
+    pub from: SocketAddr,
+    /// Where to.
+    pub to: SocketAddr,
+}
+
+/// Answer to `POST /ringtap/v1/targets`.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Redirected {
+    /// How many ports.
+    pub ports: usize,
 }
 
 /// Answer to `GET /ringtap/v1/counters`.

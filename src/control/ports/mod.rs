@@ -25,7 +25,7 @@ use nix::libc;
 use socket2::SockRef;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{Ipv4Addr, Shutdown};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -145,6 +145,35 @@ impl Ports {
         Ok(send(plane, &ToPlane::Unpublish { port: id, connections }, &[])?)
     }
 
+    /// What was published to `from` inside goes to `to` from now on; open connections stay where they are. How many ports
+    /// that was. The API shows them as they were asked for.
+    ///
+    /// # Errors
+    /// Those of [`Channel::send`] other than its end.
+    pub fn redirect(
+        &mut self,
+        udp: bool,
+        from: SocketAddr,
+        to: SocketAddr,
+        plane: &Channel,
+    ) -> Result<usize, MsgError> {
+        let mut count = 0;
+        for entry in self.entries.values_mut() {
+            let p = &mut entry.published;
+            if (p.udp, p.guest_ip, p.guest_port, p.count) != (udp, Some(from.ip()), from.port(), 1) {
+                continue;
+            }
+            (p.guest_ip, p.guest_port) = (Some(to.ip()), to.port());
+            (entry.spec.guest_ip, entry.spec.guest_port) = (p.guest_ip, p.guest_port);
+            count += 1;
+            if std::mem::take(&mut entry.given) {
+                send(plane, &ToPlane::Unpublish { port: p.id, connections: false }, &[])?;
+            }
+            entry.decide(&self.network, self.relay_only, &self.inside, plane)?;
+        }
+        Ok(count)
+    }
+
     /// Gives everything to a plane that knows of nothing.
     ///
     /// # Errors
@@ -219,7 +248,8 @@ impl Entry {
     ) -> Result<(), MsgError> {
         let (via, dial) = match path::decide(&self.spec, network, inside) {
             None => return Ok(()),
-            Some((Via::Tap, _)) if relay_only => (Via::Relay, Dial::Plain),
+            // Of datagrams as well: without any route their server could not even begin to answer a client's own address.
+            Some((via, _)) if relay_only && (via == Via::Tap || self.spec.udp) => (Via::Relay, Dial::Plain),
             Some(decided) => decided,
         };
         if self.given && (via, dial) == (self.published.via, self.published.dial) {
