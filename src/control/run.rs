@@ -138,9 +138,7 @@ impl Session {
         let keep_orphans = run.rootlesskit.is_some() && !pid_namespace;
         let mut plane = None;
         if run.net.has_plane() {
-            // What lives on may hold the namespace, and with it the tap.
-            let orderly = run.common.pcap.is_some() || keep_orphans;
-            let spawned = Plane::spawn(plane_main, run.common.sandbox, orderly)?;
+            let spawned = Plane::spawn(plane_main, run.common.sandbox, run.common.pcap.is_some())?;
             state.write("plane_pid", &spawned.pid().to_string())?;
             plane = Some(spawned);
         }
