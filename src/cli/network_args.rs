@@ -5,6 +5,7 @@ use super::log::LogLevel;
 use crate::config::network::{MTU_DEFAULT, MTU_MIN_V6};
 use crate::config::{Exposed, Network, OutboundAddr, Policy, PortOptions, Rule, SandboxMode};
 use crate::control::Common;
+use crate::control::api::Drivers;
 use crate::netns::process::adopt_fd;
 use clap::{Args, ValueEnum};
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -102,7 +103,18 @@ impl NetworkArgs {
             SandboxArg::Off => SandboxMode::Off,
             SandboxArg::Require => SandboxMode::Require,
         };
-        Ok(Common { network, dns, ports, port_defaults, pcap, sandbox, log_level, ready_fd })
+        Ok(Common {
+            network,
+            dns,
+            ports,
+            port_defaults,
+            relay_only: false,
+            drivers: Drivers::default(),
+            pcap,
+            sandbox,
+            log_level,
+            ready_fd,
+        })
     }
 
     fn network(&self, ifname: &str) -> Result<Network, CliError> {

@@ -3,6 +3,7 @@
 use super::CliError;
 use crate::config::{PortOptions, ProxyProtocol, SourceIp, Via};
 use crate::control::Common;
+use crate::control::ports::Asked;
 use clap::{Args, ValueEnum};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -73,7 +74,7 @@ impl PublishArgs {
                 ProxyArg::V2 => ProxyProtocol::V2,
             }),
         };
-        let specs = self.publish.iter().map(|text| text.parse());
+        let specs = self.publish.iter().map(|text| text.parse().map(Asked::Spec));
         common.ports = specs.collect::<Result<_, _>>().map_err(CliError::option("--publish"))?;
         Ok(common)
     }

@@ -4,7 +4,9 @@ use super::CliError;
 use super::network_args::NetworkArgs;
 use super::publish_args::PublishArgs;
 use crate::control::run::{Run, run};
+use crate::netns::idmap::SubIds;
 use crate::netns::mounts;
+use crate::netns::place::Net;
 use crate::plane;
 use clap::{Args, ValueEnum};
 use nix::sched::CloneFlags;
@@ -95,8 +97,14 @@ impl RunArgs {
             },
             copy_up: self.copy_up,
             state_dir: self.state_dir,
+            net: Net::Tap,
+            detached: false,
+            mirror: false,
+            sub_ids: SubIds::Auto,
+            evacuate: None,
+            rootlesskit: None,
             command: self.command,
         };
-        Ok(run(wanted, plane::main)?)
+        Ok(run(wanted, plane::main)?.status())
     }
 }

@@ -12,10 +12,13 @@
 
 pub mod api;
 pub mod attach;
+pub mod cgroup;
+pub mod child;
 pub mod deadline;
 pub mod etc;
 pub mod host_v6;
 pub mod inside;
+pub mod mirror;
 pub mod notify;
 pub mod plane;
 pub mod ports;
@@ -29,9 +32,9 @@ pub mod slirp4netns;
 pub mod state;
 pub mod terminal;
 
-pub use crate::msg::Level;
+pub use crate::msg::{Ended, Level};
 
-use crate::config::{Network, PortOptions, PortSpec, Resolvers, SandboxMode};
+use crate::config::{Network, PortOptions, Resolvers, SandboxMode};
 use crate::msg::Channel;
 use std::fs::File;
 use std::net::SocketAddr;
@@ -48,9 +51,13 @@ pub struct Common {
     /// Resolvers given by hand; empty: those of the host's resolv.conf, as they change.
     pub dns: Vec<SocketAddr>,
     /// Ports to publish before the network is said to be ready.
-    pub ports: Vec<PortSpec>,
+    pub ports: Vec<ports::Asked>,
     /// Holds for every port that does not say otherwise, those of the API as well.
     pub port_defaults: PortOptions,
+    /// Packets on the tap reach nobody, so every port is relayed.
+    pub relay_only: bool,
+    /// What the API says that we are.
+    pub drivers: api::Drivers,
     /// Where to write a capture of the tap.
     pub pcap: Option<File>,
     /// How far the plane is locked in.

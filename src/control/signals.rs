@@ -13,14 +13,11 @@
 //! still stopped before it stops.
 
 use super::ready::Ready;
-use crate::netns::init::{FORWARDED, block_signals};
+use crate::netns::init::{FORWARDED, SI_KERNEL, block_signals};
 use crate::netns::witness::settle_group_signals;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::io;
-
-/// `ssi_code` of a signal that the kernel itself sent, the terminal's among them (sigaction(2)).
-const SI_KERNEL: i32 = 0x80;
 
 /// Blocks the signals; returns the mask that COMMAND is to start with.
 ///

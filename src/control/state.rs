@@ -2,7 +2,9 @@
 //!
 //! `$XDG_RUNTIME_DIR/ringtap/<pid>`, or `/tmp/ringtap-<uid>/<pid>` where there is no such directory of ours; or the one
 //! the user names. It holds `lock` (flock(2), exclusive, for as long as the control process lives), `plane_pid`, `hosts`,
-//! `resolv.conf`, and, once the ports given at start are bound, `child_pid` and then `api.sock`. It is removed at exit. What an instance that was killed left
+//! `resolv.conf`, and, once the ports given at start are bound, `child_pid` and then `api.sock`; where the network is detached
+//! from COMMAND, `netns` as well. A shared lock on the directory itself tells systemd-tmpfiles(8) that it is not to age
+//! away. It is removed at exit. What an instance that was killed left
 //! behind has no lock any more, and the next start sweeps it; a lock on the parent directory keeps a sweep away from
 //! directories that are just being made. The parent directory goes with the last instance.
 
@@ -13,6 +15,20 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+/// What RootlessKit and we write there.
+const LEFT_BEHIND: [&str; 10] = [
+    "child_pid",
+    "plane_pid",
+    "api.sock",
+    "netns",
+    "resolv.conf",
+    "hosts",
+    ".bp.sock",
+    ".bp-ready.pipe",
+    ".s4nn.sock",
+    "vpnkit-ethernet.sock",
+];
 
 /// Why there is no state directory.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +57,8 @@ pub enum StateError {
 pub struct StateDir {
     path: PathBuf,
     lock: Flock<File>,
+    /// The directory itself, locked for whoever cleans up.
+    dir: Option<Flock<File>>,
     /// The directory that holds this one, if we made that too.
     base: Option<PathBuf>,
     written: Vec<&'static str>,
@@ -62,6 +80,29 @@ impl StateDir {
         let path = std::path::absolute(path).map_err(|e| io_error(path, e))?;
         make_ours(&path)?;
         Self::take(path.clone())?.ok_or_else(|| StateError::InUse(path.display().to_string()))
+    }
+
+    /// Takes the directory that a caller of RootlessKit names. It is made with those above it if it is not there; if it is,
+    /// nobody else may write to it from now on, and what an instance that was killed has left there is removed, whether
+    /// that was ours or RootlessKit's own. What others keep there stays (RootlessKit would remove that too).
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn adopt(path: &Path) -> Result<Self, StateError> {
+        let failed = |e| io_error(path, e);
+        fs::create_dir_all(path).map_err(failed)?;
+        let path = fs::canonicalize(path).map_err(failed)?;
+        let found = fs::metadata(&path).map_err(failed)?;
+        if found.uid() == Uid::effective().as_raw() && found.mode() & 0o022 != 0 {
+            let mode = found.mode() & 0o7755;
+            fs::set_permissions(&path, Permissions::from_mode(mode)).map_err(failed)?;
+        }
+        make_ours(&path)?;
+        let state = Self::take(path.clone())?.ok_or_else(|| StateError::InUse(path.display().to_string()))?;
+        for name in LEFT_BEHIND {
+            remove_if_there(&path.join(name)).map_err(failed)?;
+        }
+        Ok(state)
     }
 
     /// Makes one in `base`; `None` if another instance has removed `base` meanwhile.
@@ -97,7 +138,11 @@ impl StateDir {
     /// Locks a directory; `None` if another instance has it.
     fn take(path: PathBuf) -> Result<Option<Self>, StateError> {
         match Flock::lock(open_lock(&path)?, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Some(Self { path, lock, base: None, written: Vec::new() })),
+            Ok(lock) => {
+                let dir = File::open(&path).ok();
+                let dir = dir.and_then(|d| Flock::lock(d, FlockArg::LockSharedNonblock).ok());
+                Ok(Some(Self { path, lock, dir, base: None, written: Vec::new() }))
+            }
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
             Err((_, e)) => Err(io_error(&path, e.into())),
         }
@@ -106,6 +151,22 @@ impl StateDir {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The locks, which are to be closed in every fork that outlives us.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        std::iter::once(self.lock.as_fd()).chain(self.dir.as_ref().map(|d| d.as_fd()))
+    }
+
+    /// Makes an empty file to mount something on, of mode 0400. Returns its path.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn mount_point(&mut self, name: &'static str) -> Result<PathBuf, StateError> {
+        let path = self.reserve(name)?;
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o400).open(&path);
+        made.map_err(|e| io_error(&path, e))?;
+        Ok(path)
     }
 
     /// Writes a file, in place if it exists: whoever has it mounted sees the new text. Returns its path.
@@ -172,13 +233,6 @@ impl StateDir {
         }
         remove_if_there(&path).map_err(|e| io_error(&path, e))?;
         Ok(path)
-    }
-}
-
-impl AsFd for StateDir {
-    /// The lock.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.lock.as_fd()
     }
 }
 
@@ -345,6 +399,26 @@ mod tests {
         state.announce("child_pid", "4").unwrap();
         drop(state);
         assert!(!named.exists());
+    }
+
+    #[test]
+    fn an_adopted_directory_is_made_tightened_and_freed_of_what_was_left_but_not_of_other_files() {
+        let base = tempfile::tempdir().unwrap();
+        let named = base.path().join("a/b");
+        drop(StateDir::adopt(&named).unwrap());
+        assert!(!named.exists() && base.path().join("a").exists());
+        fs::create_dir(&named).unwrap();
+        fs::set_permissions(&named, Permissions::from_mode(0o775)).unwrap();
+        for name in ["child_pid", "netns", ".bp.sock", "precious"] {
+            fs::write(named.join(name), "").unwrap();
+        }
+        let state = StateDir::adopt(&named).unwrap();
+        let left: Vec<_> = fs::read_dir(&named).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert!(left.len() == 2 && left.contains(&"lock".into()) && left.contains(&"precious".into()));
+        assert_eq!(fs::metadata(&named).unwrap().mode() & 0o777, 0o755);
+        assert!(matches!(StateDir::adopt(&named), Err(StateError::InUse(_))));
+        drop(state);
+        assert!(named.join("precious").exists());
     }
 
     #[test]

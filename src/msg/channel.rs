@@ -72,6 +72,14 @@ impl Channel {
         Ok((Self { fd: a }, Self { fd: b }))
     }
 
+    /// One end whose other end is gone: who sends is told so, and nothing ever comes.
+    ///
+    /// # Errors
+    /// As of [`Channel::pair`].
+    pub fn closed() -> Result<Self, MsgError> {
+        Ok(Self::pair()?.0)
+    }
+
     /// Takes over one end of a sequenced-packet socket.
     pub const fn from_fd(fd: OwnedFd) -> Self {
         Self { fd }

@@ -1,11 +1,12 @@
 //! Messages between control and the child's first process (its init).
 //!
-//! The child knows its configuration, for it is a fork of control. It makes and configures the tap at once and sends
-//! it ([`FromChild::Tap`]); waits for its id maps ([`ToChild::Mapped`]); mounts, and says so ([`FromChild::Prepared`]);
+//! The child knows its configuration, for it is a fork of control. It makes and configures the tap at once, if there is to be
+//! one, and sends it ([`FromChild::Tap`]); waits for its id maps ([`ToChild::Mapped`]); mounts, and says so ([`FromChild::Prepared`]);
 //! waits for the data plane ([`ToChild::Go`]); then starts COMMAND and reports what becomes of it. Published ports add
 //! [`ToChild::Factory`] and [`ToChild::Steer`], at any time after the maps. The end of file
 //! towards the child means that control is gone, and the child ends everything in its care.
 
+use nix::sys::wait::WaitStatus;
 use serde::{Deserialize, Serialize};
 
 /// From control to child.
@@ -40,6 +41,34 @@ pub enum Steering {
     Off(String),
 }
 
+/// How COMMAND ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ended {
+    /// By itself, with this status.
+    Exited(u8),
+    /// By a signal of this number.
+    Signaled(i32),
+}
+
+impl Ended {
+    /// What wait(2) says; `None` if that is no end.
+    pub fn of(status: WaitStatus) -> Option<Self> {
+        match status {
+            WaitStatus::Exited(_, code) => u8::try_from(code & 0xff).ok().map(Self::Exited),
+            WaitStatus::Signaled(_, signal, _) => Some(Self::Signaled(signal as i32)),
+            _ => None,
+        }
+    }
+
+    /// The exit status that a shell gives it: 128+n for signal n.
+    pub fn status(self) -> u8 {
+        match self {
+            Self::Exited(status) => status,
+            Self::Signaled(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
+        }
+    }
+}
+
 /// From child to control.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromChild {
@@ -61,8 +90,8 @@ pub enum FromChild {
     Stopped,
     /// COMMAND is stopped by this signal: the answer to [`ToChild::StillStopped`].
     StillStopped(i32),
-    /// COMMAND has ended; this is the exit status for the caller, with 128+n for signal n.
-    Exited(u8),
+    /// COMMAND has ended.
+    Ended(Ended),
     /// A line for the log: something works less well than it could.
     Warning(String),
     /// It cannot work; one line with cause and remedy. The child exits after it.

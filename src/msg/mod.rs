@@ -18,7 +18,7 @@ pub mod plane;
 pub mod query;
 
 pub use channel::{Channel, MAX_FDS, MAX_MESSAGE, MsgError};
-pub use child::{FromChild, Steering, ToChild};
+pub use child::{Ended, FromChild, Steering, ToChild};
 pub use factory::{FromFactory, SocketKind, ToFactory};
 pub use plane::{FromPlane, Level, Start, ToPlane};
 pub use query::{FlowPage, FlowRecord, PortCounters, PortPage};

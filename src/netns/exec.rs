@@ -2,7 +2,7 @@
 //!
 //! The command stays in the caller's session and process group, so that a terminal's ^C and ^Z reach it directly, and
 //! only once. It starts with the signal mask that ringtap was started with and with SIGPIPE at its default (Rust's
-//! start-up code ignores it).
+//! start-up code ignores it). A caller that has other manners ([`Manners`]) gets them.
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, pthread_sigmask, signal};
@@ -11,6 +11,26 @@ use std::convert::Infallible;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 
+/// How COMMAND is started, and what is said if it cannot be.
+#[derive(Clone, Debug)]
+pub struct Manners {
+    /// Variables to set in its environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// It is given sockets as by systemd: `LISTEN_PID` becomes its own process id, wherever it is counted from
+    /// (sd_listen_fds(3)).
+    pub listen_pid: bool,
+    /// What the line on standard error begins with.
+    pub prefix: &'static str,
+    /// The exit status if it cannot be started; `None`: that of a shell.
+    pub failed: Option<u8>,
+}
+
+impl Default for Manners {
+    fn default() -> Self {
+        Self { env: Vec::new(), listen_pid: false, prefix: "ringtap: ", failed: None }
+    }
+}
+
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Command {
@@ -18,6 +38,7 @@ pub struct Command {
     argv: Vec<CString>,
     /// The signal mask to start it with.
     mask: SigSet,
+    manners: Manners,
 }
 
 impl Command {
@@ -25,12 +46,23 @@ impl Command {
     /// can.
     pub fn new(words: Vec<OsString>, mask: SigSet) -> Option<Self> {
         let argv: Option<Vec<_>> = words.into_iter().map(|w| CString::new(w.into_vec()).ok()).collect();
-        argv.filter(|a| !a.is_empty()).map(|argv| Self { argv, mask })
+        argv.filter(|a| !a.is_empty()).map(|argv| Self { argv, mask, manners: Manners::default() })
     }
 
-    /// Becomes the command. Returns only if that fails, with the exit status that a shell would give, after saying why
-    /// on standard error.
+    /// The same with other manners.
+    pub fn with(self, manners: Manners) -> Self {
+        Self { manners, ..self }
+    }
+
+    /// Becomes the command. Returns only if that fails, with the exit status for the caller, after saying why on standard
+    /// error. For the closure of [`super::process::spawn`] only.
     pub fn exec(&self) -> u8 {
+        let listen_pid = || ("LISTEN_PID".into(), nix::unistd::getpid().to_string().into());
+        let own = self.manners.listen_pid.then(listen_pid);
+        for (name, value) in self.manners.env.iter().chain(own.as_ref()) {
+            // SAFETY: this process has a single thread (`process::spawn`), so nobody reads the environment meanwhile.
+            unsafe { std::env::set_var(name, value) };
+        }
         // SAFETY: setting a default disposition installs no handler.
         let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
         let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None);
@@ -44,8 +76,8 @@ impl Command {
             e => e,
         };
         let (status, text) = explain(&name, error);
-        eprintln!("ringtap: {name}: {text}");
-        status
+        eprintln!("{}{name}: {text}", self.manners.prefix);
+        self.manners.failed.unwrap_or(status)
     }
 }
 

@@ -5,7 +5,8 @@
 //! subordinate ids (subuid(5): `/etc/subuid` and `/etc/subgid` by name or by number, or `getsubids` where
 //! nsswitch.conf names another source) becomes 0, and the ranges follow from 1; the set-user-id programs newuidmap
 //! and newgidmap write the maps, both at once. *Single*: the user becomes 0 and that is all; setgroups is denied, as
-//! user_namespaces(7) demands. A way that fails falls back to the next with a warning.
+//! user_namespaces(7) demands. A way that fails falls back to the next with a warning. Which source of subordinate ids is
+//! asked can be chosen ([`SubIds`]).
 //!
 //! Limits: 340 extents per map (kernel), 4 KiB of text.
 
@@ -71,6 +72,18 @@ impl Kind {
     }
 }
 
+/// Where subordinate ids are looked up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SubIds {
+    /// In the files, then with getsubids if nsswitch.conf names another source.
+    #[default]
+    Auto,
+    /// With getsubids.
+    Dynamic,
+    /// In the files.
+    Static,
+}
+
 /// How one map will be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Way {
@@ -90,13 +103,14 @@ pub struct Plan {
 
 impl Plan {
     /// Looks at who we are and what we may map.
-    pub fn for_caller() -> Self {
+    pub fn for_caller(source: SubIds) -> Self {
         let (own_uid, own_gid) = (Uid::effective().as_raw(), Gid::effective().as_raw());
         let (uid, gid) = if own_uid == 0 && may_map_anything() {
             (Way::Direct(identity(Kind::Uid)), Way::Direct(identity(Kind::Gid)))
         } else {
             let name = User::from_uid(Uid::from_raw(own_uid)).ok().flatten().map(|u| u.name);
-            let way = |kind, own| helper_way(kind, own, own_uid, name.as_deref()).unwrap_or(Way::Single);
+            let way =
+                |kind, own| helper_way(source, kind, own, own_uid, name.as_deref()).unwrap_or(Way::Single);
             (way(Kind::Uid, own_uid), way(Kind::Gid, own_gid))
         };
         Self { uid, gid, own_uid, own_gid }
@@ -190,13 +204,18 @@ pub(super) fn parse_map(text: &str) -> Vec<Extent> {
         .collect()
 }
 
-fn helper_way(kind: Kind, own_id: u32, own_uid: u32, name: Option<&str>) -> Option<Way> {
+fn helper_way(source: SubIds, kind: Kind, own_id: u32, own_uid: u32, name: Option<&str>) -> Option<Way> {
     let helper = find_program(kind.helper())?;
-    let text = fs::read_to_string(kind.sub_file()).unwrap_or_default();
-    let mut ranges = parse_sub_ids(&text, own_uid, name);
-    if ranges.is_empty() {
-        ranges = dynamic_sub_ids(kind, own_uid, name);
-    }
+    let from_file = || parse_sub_ids(&fs::read_to_string(kind.sub_file()).unwrap_or_default(), own_uid, name);
+    let ranges = match source {
+        SubIds::Static => from_file(),
+        SubIds::Dynamic => dynamic_sub_ids(kind, own_uid, name),
+        // Without such a line getsubids reads the files that we have read already.
+        SubIds::Auto => match from_file() {
+            ranges if ranges.is_empty() && names_a_source() => dynamic_sub_ids(kind, own_uid, name),
+            ranges => ranges,
+        },
+    };
     let here = parse_map(&fs::read_to_string(format!("/proc/self/{}", kind.map_file())).unwrap_or_default());
     let extents = lay_out(own_id, &ranges, &here);
     (extents.len() > 1).then_some(Way::Helper(helper, extents))
@@ -214,14 +233,16 @@ fn parse_sub_ids(text: &str, uid: u32, name: Option<&str>) -> Vec<(u32, u32)> {
         .collect()
 }
 
-/// Asks `getsubids`, which knows the sources that nsswitch.conf may name. Without such a line it reads the files that
-/// we have read already.
-fn dynamic_sub_ids(kind: Kind, uid: u32, name: Option<&str>) -> Vec<(u32, u32)> {
+/// Whether nsswitch.conf names a source of subordinate ids other than the files.
+fn names_a_source() -> bool {
     let switch = fs::read_to_string("/etc/nsswitch.conf").unwrap_or_default();
-    if !switch.lines().any(|l| l.trim_start().starts_with("subid:")) {
-        return Vec::new();
-    }
-    let Some(program) = find_program("getsubids") else { return Vec::new() };
+    switch.lines().any(|l| l.trim_start().starts_with("subid:"))
+}
+
+/// Asks `getsubids` (or what `$GETSUBIDS` names), which knows the sources that nsswitch.conf may name.
+fn dynamic_sub_ids(kind: Kind, uid: u32, name: Option<&str>) -> Vec<(u32, u32)> {
+    let named = std::env::var_os("GETSUBIDS").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let Some(program) = named.or_else(|| find_program("getsubids")) else { return Vec::new() };
     let mut command = Command::new(program);
     if kind == Kind::Gid {
         command.arg("-g");

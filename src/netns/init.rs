@@ -14,17 +14,22 @@
 //! at a time, so that neither signals nor COMMAND's end wait behind more than a hundred or so of them.
 //!
 //! **Ends.** When COMMAND ends we report its status and end too; with a pid namespace the kernel then kills whatever is
-//! left in it. Without one we adopt orphans (`PR_SET_CHILD_SUBREAPER`) and kill them one by one. When control ends,
-//! its end of the channel closes (and with a pid namespace the kernel kills us), with the same outcome.
+//! left in it. Without one we adopt orphans (`PR_SET_CHILD_SUBREAPER`) and kill them one by one, unless they are to live
+//! on. When control ends, its end of the channel closes (and with a pid namespace the kernel kills us), with the same
+//! outcome, and COMMAND is killed in any case.
+//!
+//! **A detached network.** COMMAND may be meant to stay in the host's network while its children are put into ours
+//! ([`InitConfig::detached`]). Nobody gets back there without privileges over it, so COMMAND's process is forked before
+//! anything else, waits in the host's network until its time has come, and we leave alone.
 
 use super::exec::Command;
 use super::factory::{self, Factory};
 use super::mounts::{EtcFiles, MountPlan};
+use super::place::{self, Net};
 use super::witness::{Witness, settle_group_signals};
 use super::{NetnsError, link, mounts, process, steer};
 use crate::config::Network;
-use crate::msg::{Channel, FromChild, MsgError, ToChild};
-use crate::tap::Tap;
+use crate::msg::{Channel, Ended, FromChild, MsgError, ToChild};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, pthread_sigmask};
@@ -32,23 +37,35 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpgid, getpgrp, getpid};
 use std::fs;
+use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 /// What the child is to be.
 #[derive(Clone, Debug)]
 pub struct InitConfig {
-    /// The network to configure.
+    /// Which network the namespaces have.
+    pub net: Net,
+    /// Its addresses, if it has a tap.
     pub network: Network,
+    /// COMMAND is not in it, but in the one that we were started in.
+    pub detached: bool,
     /// The mounts to make.
     pub mounts: MountPlan,
     /// Host name to set; needs a UTS namespace.
     pub hostname: Option<String>,
     /// The process is the first of a pid namespace.
     pub pid_namespace: bool,
+    /// Signals that we are sent ourselves are meant for COMMAND.
+    pub pass_own_signals: bool,
+    /// What COMMAND leaves behind may live on.
+    pub keep_orphans: bool,
     /// What to run.
     pub command: Command,
 }
+
+/// `si_code` of a signal that the kernel itself sent, the terminal's among them (sigaction(2)).
+pub const SI_KERNEL: i32 = 0x80;
 
 /// Signals that control passes on, and that we therefore watch.
 pub const FORWARDED: [Signal; 13] = [
@@ -86,6 +103,13 @@ pub fn main(channel: Channel, config: &InitConfig) -> u8 {
     } else {
         let _ = nix::sys::prctl::set_child_subreaper(true);
     }
+    let waiting = match config.detached.then(|| Waiting::fork(&config.command)).transpose() {
+        Ok(waiting) => waiting,
+        Err(e) => {
+            let _ = channel.send(&FromChild::Failed(e.to_string()), &[]);
+            return 1;
+        }
+    };
     match set_up(&channel, config) {
         Ok(Some(etc)) => {
             let factory = Factory::default();
@@ -95,6 +119,7 @@ pub fn main(channel: Channel, config: &InitConfig) -> u8 {
                 etc,
                 factory,
                 witness: Witness::default(),
+                waiting,
                 command: None,
                 stopped: None,
                 ended: None,
@@ -113,11 +138,13 @@ pub fn main(channel: Channel, config: &InitConfig) -> u8 {
 /// Everything up to COMMAND. `None`: control has gone.
 fn set_up(channel: &Channel, config: &InitConfig) -> Result<Option<EtcFiles>, NetnsError> {
     let warn = |text: String| channel.send(&FromChild::Warning(text), &[]).is_ok();
-    let (tap, warning) = make_network(&config.network)?;
-    let netns_cookie = factory::netns_cookie().map_err(NetnsError::Cookie)?;
-    let mut heard = channel.send(&FromChild::Tap { netns_cookie }, &[tap.as_fd()]).is_ok();
-    drop(tap);
-    heard &= warning.is_none_or(warn);
+    let made = place::make(config.net, &config.network, config.detached)?;
+    let mut heard = true;
+    if let Some(tap) = made.tap {
+        let netns_cookie = factory::netns_cookie().map_err(NetnsError::Cookie)?;
+        heard &= channel.send(&FromChild::Tap { netns_cookie }, &[tap.as_fd()]).is_ok();
+    }
+    heard &= made.warning.is_none_or(warn);
     // Creating files and mounting needs ids that exist.
     heard &= matches!(channel.recv(), Ok((ToChild::Mapped, _)));
     if !heard {
@@ -129,18 +156,43 @@ fn set_up(channel: &Channel, config: &InitConfig) -> Result<Option<EtcFiles>, Ne
         heard &= warn(format!("the host name stays as it is: {e}; it needs --utsns and at most 64 bytes"));
     }
     let (etc, warnings) = mounts::set_up(&config.mounts)?;
-    link::allow_ping(&fs::read_to_string("/proc/self/gid_map").unwrap_or_default());
+    if config.net != Net::Host {
+        link::allow_ping(&fs::read_to_string("/proc/self/gid_map").unwrap_or_default());
+    }
     heard &= warnings.into_iter().all(warn);
     heard &= channel.send(&FromChild::Prepared, &[]).is_ok();
     Ok(heard.then_some(etc))
 }
 
-/// Loopback up, tap made and configured, all in the network namespace that we are in.
-pub(super) fn make_network(network: &Network) -> Result<(Tap, Option<String>), NetnsError> {
-    let tap = Tap::create(&network.ifname).map_err(|e| NetnsError::Tap(e.to_string()))?;
-    link::loopback_up()?;
-    let warning = link::configure_tap(network)?;
-    Ok((tap, warning))
+/// COMMAND's process in the host's network, before it has become COMMAND.
+struct Waiting {
+    pid: Pid,
+    go: PipeWriter,
+}
+
+impl Waiting {
+    fn fork(command: &Command) -> Result<Self, NetnsError> {
+        let pipes: (PipeReader, PipeWriter) = pipe().map_err(process::SpawnError::Fork)?;
+        let (mut wait, go) = pipes;
+        let own = getpid();
+        let process = process::spawn(CloneFlags::empty(), || {
+            process::die_with_parent();
+            process::close_copies(&[go.as_fd()]);
+            // Changes of identity on the way to COMMAND would clear what the first call has set; there are none.
+            if nix::unistd::getppid() != own || wait.read(&mut [0]).ok() != Some(1) {
+                return 1;
+            }
+            command.exec()
+        })?;
+        Ok(Self { pid: process.pid, go })
+    }
+
+    /// Lets it become COMMAND.
+    fn go(mut self) -> Pid {
+        // If it has been killed, that is how COMMAND ends.
+        let _ = self.go.write_all(&[1]);
+        self.pid
+    }
 }
 
 struct Init<'a> {
@@ -150,18 +202,20 @@ struct Init<'a> {
     factory: Factory,
     /// Of the signals that came to us ourselves.
     witness: Witness,
+    /// COMMAND to be, if it is not for us to start.
+    waiting: Option<Waiting>,
     /// COMMAND, once it runs.
     command: Option<Pid>,
     /// The signal that COMMAND is stopped by.
     stopped: Option<i32>,
-    /// The status for the caller, once COMMAND has ended.
-    ended: Option<u8>,
+    /// What has become of COMMAND.
+    ended: Option<Ended>,
 }
 
 /// Why the loop ended.
 enum End {
-    /// COMMAND ended, with this status for the caller.
-    Command(u8),
+    /// COMMAND ended.
+    Command(Ended),
     /// Control is gone.
     Control,
 }
@@ -178,13 +232,17 @@ impl Init<'_> {
                 End::Control
             }
         };
-        if !self.config.pid_namespace {
+        if let (End::Control, Some(command)) = (&end, self.command) {
+            // It may have rid itself of the signal that comes with our end.
+            let _ = kill(command, Signal::SIGKILL);
+        }
+        if !self.config.pid_namespace && !self.config.keep_orphans {
             kill_orphans();
         }
         match end {
-            End::Command(status) => {
-                let _ = self.channel.send(&FromChild::Exited(status), &[]);
-                status
+            End::Command(ended) => {
+                let _ = self.channel.send(&FromChild::Ended(ended), &[]);
+                ended.status()
             }
             End::Control => 1,
         }
@@ -196,8 +254,8 @@ impl Init<'_> {
             // nothing is left, and only then wait.
             self.drain(signals);
             self.reap();
-            if let Some(status) = self.ended {
-                return End::Command(status);
+            if let Some(ended) = self.ended {
+                return End::Command(ended);
             }
             match self.channel.try_recv::<ToChild>() {
                 Ok(Some((message, fds))) => {
@@ -223,8 +281,16 @@ impl Init<'_> {
     fn drain(&mut self, signals: &mut SignalFd) {
         while let Ok(Some(info)) = signals.read_signal() {
             let number = i32::try_from(info.ssi_signo).unwrap_or(0);
-            if number != Signal::SIGCHLD as i32 {
-                self.witness.saw(number, Instant::now());
+            if number == Signal::SIGCHLD as i32 {
+                continue;
+            }
+            self.witness.saw(number, Instant::now());
+            // What the kernel sends, of a terminal for instance, goes to the whole process group.
+            if self.config.pass_own_signals
+                && info.ssi_code != SI_KERNEL
+                && let (Some(command), Ok(signal)) = (self.command, Signal::try_from(number))
+            {
+                let _ = kill(command, signal);
             }
         }
         self.witness.forget(Instant::now());
@@ -263,6 +329,10 @@ impl Init<'_> {
     }
 
     fn start(&mut self) -> bool {
+        if let Some(waiting) = self.waiting.take() {
+            self.command = Some(waiting.go());
+            return true;
+        }
         let own = getpid();
         let started = process::spawn(CloneFlags::empty(), || {
             process::die_with_parent();
@@ -306,10 +376,7 @@ impl Init<'_> {
                 continue;
             }
             match status {
-                WaitStatus::Exited(_, code) => self.ended = u8::try_from(code & 0xff).ok(),
-                WaitStatus::Signaled(_, signal, _) => {
-                    self.ended = u8::try_from(128 + signal as i32).ok();
-                }
+                WaitStatus::Exited(..) | WaitStatus::Signaled(..) => self.ended = Ended::of(status),
                 WaitStatus::Stopped(_, signal) => {
                     self.stopped = Some(signal as i32);
                     let _ = self.channel.send(&FromChild::Stopped, &[]);

@@ -10,7 +10,7 @@
 //! of its channel closes.
 
 use super::factory::{self, Factory};
-use super::{NetnsError, init, process, steer};
+use super::{NetnsError, place, process, steer};
 use crate::config::Network;
 use crate::msg::{Channel, FromChild, MsgError, ToChild};
 use crate::tap::Tap;
@@ -116,7 +116,7 @@ pub fn main(channel: &Channel, target: &Target, network: &Network, configure: bo
 
 fn prepare(network: &Network, configure: bool) -> Result<(Tap, u64, Option<String>), NetnsError> {
     let (tap, warning) = if configure {
-        init::make_network(network)?
+        place::make_tap(network)?
     } else {
         (Tap::create(&network.ifname).map_err(|e| NetnsError::Tap(e.to_string()))?, None)
     };

@@ -47,6 +47,18 @@ pub fn loopback_up() -> Result<(), LinkError> {
     netlink.link_up(index, None).map_err(|e| error("lo up", e))
 }
 
+/// Gives `lo` an address beside its own.
+///
+/// # Errors
+/// [`LinkError`] with what the kernel said.
+pub fn loopback_address(address: IpAddr) -> Result<(), LinkError> {
+    let mut netlink = Netlink::open().map_err(|e| error("netlink", e))?;
+    let length = if address.is_ipv4() { 32 } else { 128 };
+    netlink
+        .add_address(index_of("lo")?, address, length)
+        .map_err(|e| error(format!("address {address} of lo"), e))
+}
+
 /// Configures the tap `network.ifname`. Returns a warning if the network works but without IPv6.
 ///
 /// # Errors

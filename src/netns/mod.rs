@@ -3,7 +3,7 @@
 //! Theory of operation. [`process::spawn`] forks a process, into new namespaces if asked; it is how control makes the
 //! plane and the child. For the child, control plans and writes the id maps ([`idmap`]) while the child itself makes
 //! and configures its network ([`link`], over [`netlink`]): the two need nothing of each other, for the first process
-//! of a user namespace has every capability in it from the start. Once mapped, the child mounts ([`mounts`],
+//! of a user namespace has every capability in it from the start. Which networks there are to choose from is [`place`]'s matter. Once mapped, the child mounts ([`mounts`],
 //! [`copy_up`]), starts COMMAND ([`exec`]) and stays as its reaper ([`init`]). [`join`] enters namespaces that exist
 //! instead, for `attach`. [`world`] makes the namespaces that tests and measurements take place in.
 //!
@@ -23,6 +23,7 @@ pub mod link;
 pub mod mounts;
 pub mod netlink;
 pub mod nft;
+pub mod place;
 pub mod process;
 pub mod steer;
 pub mod witness;
@@ -54,6 +55,9 @@ pub enum NetnsError {
     /// The namespace cannot be told from others.
     #[error("cannot read the number of the network namespace: {0}; use Linux 5.14 or later")]
     Cookie(std::io::Error),
+    /// No network namespace.
+    #[error("cannot make a network namespace: {0}; raise the limit: sysctl -w user.max_net_namespaces=15000")]
+    Unshare(std::io::Error),
     /// A mount failed.
     #[error(transparent)]
     Mount(#[from] mounts::MountError),

@@ -58,8 +58,14 @@ impl Propagation {
 pub struct MountPlan {
     /// Propagation of the whole tree.
     pub propagation: Propagation,
+    /// File to show the network namespace at.
+    pub netns: Option<PathBuf>,
     /// A fresh /proc: there is a new pid namespace.
     pub proc: bool,
+    /// A fresh /sys: the network namespace is a new one.
+    pub sys: bool,
+    /// Control groups as the new cgroup namespace has them.
+    pub cgroup2: bool,
     /// Directories to make writable by a tmpfs of symlinks, in order.
     pub copy_up: Vec<PathBuf>,
     /// File to show as /etc/hosts.
@@ -76,6 +82,9 @@ pub fn set_up(plan: &MountPlan) -> Result<(EtcFiles, Vec<String>), MountError> {
     let mut warnings = Vec::new();
     let mut etc = EtcFiles::open(plan);
     set_propagation(plan.propagation)?;
+    if let Some(file) = &plan.netns {
+        show_netns(file)?;
+    }
     if plan.proc
         && let Err(e) = fresh_proc()
     {
@@ -85,9 +94,18 @@ pub fn set_up(plan: &MountPlan) -> Result<(EtcFiles, Vec<String>), MountError> {
     for dir in &plan.copy_up {
         copy_up::copy_up(dir)?;
     }
-    if let Err(e) = fresh_sysfs() {
+    if plan.sys
+        && let Err(e) = fresh_sysfs()
+    {
         warnings.push(format!(
             "/sys shows the host's network devices: {e}; a container engine masks parts of /sys"
+        ));
+    }
+    if plan.cgroup2
+        && let Err(e) = fresh_cgroup2()
+    {
+        warnings.push(format!(
+            "/sys/fs/cgroup shows the host's control groups: {e}; cgroup v2 must be mounted on the host"
         ));
     }
     warnings.extend(etc.refresh(&plan.copy_up));
@@ -102,6 +120,21 @@ fn set_propagation(propagation: Propagation) -> Result<(), MountError> {
             remedy: "a security module confines the user namespace; look for its denials (AppArmor: allow userns)",
         }
     })
+}
+
+/// Before /proc is mounted anew, which may fail: the old one knows us, too.
+fn show_netns(file: &Path) -> Result<(), MountError> {
+    let bound = mount(Some("/proc/self/ns/net"), file, None::<&str>, MsFlags::MS_BIND, None::<&str>);
+    bound.map_err(|e| MountError {
+        what: format!("the network namespace at {}", file.display()),
+        source: e.into(),
+        remedy: "name another state directory (--state-dir)",
+    })
+}
+
+fn fresh_cgroup2() -> io::Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    Ok(mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), flags, None::<&str>)?)
 }
 
 fn fresh_proc() -> io::Result<()> {
@@ -126,6 +159,14 @@ fn fresh_sysfs() -> io::Result<()> {
         let _ = put_tree(&tree, &path);
     }
     Ok(())
+}
+
+/// Whether mounts of the host can travel to others at all: its / is shared (proc_pid_mountinfo(5)).
+pub fn root_is_shared() -> bool {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    // The last mount at / covers those before it.
+    let root = mountinfo.lines().rfind(|line| line.split(' ').nth(4) == Some("/"));
+    root.and_then(|line| line.split(" - ").next()).is_some_and(|fields| fields.contains(" shared:"))
 }
 
 /// The mount points directly below `dir`: those that are in no other one below it. Order and escapes are as in

@@ -6,6 +6,7 @@
 //! among its threads: they run no code of the process and hold none of its locks. The legacy call is used because seccomp profiles of container engines answer `ENOSYS` to clone3(2).
 
 use nix::sched::CloneFlags;
+use nix::sys::signal::{SigHandler, Signal};
 use nix::unistd::Pid;
 use std::fs;
 use std::io;
@@ -157,7 +158,13 @@ fn refusal(flags: CloneFlags, error: io::Error) -> SpawnError {
 /// caller reads its channel afterwards, where that shows as the end of file.
 pub fn die_with_parent() {
     // It cannot fail with a valid signal number.
-    let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+    let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+}
+
+/// Heeds an interrupt though we may have been started to ignore it, as whatever a script runs in its background is.
+pub fn heed_interrupts() {
+    // SAFETY: setting a default disposition installs no handler.
+    let _ = unsafe { nix::sys::signal::signal(Signal::SIGINT, SigHandler::SigDfl) };
 }
 
 /// Closes this process's copies of descriptors that belong to its parent. For the closure of [`spawn`] only, which

@@ -34,7 +34,7 @@ impl Cx<'_> {
     /// The MAC of a guest address. When nobody has been heard there, asks (ARP or NDP, at a bounded rate), counts the
     /// packet that cannot be sent, and says `None`: whoever lost it sends it again.
     pub fn neighbour(&mut self, addr: IpAddr) -> Option<Mac> {
-        let known = self.link.lookup(addr);
+        let known = self.link.lookup(addr).or_else(|| self.link.lookup(self.hop(addr)));
         if known.is_none() {
             self.drop(DropReason::NoNeighbour);
             self.ask_neighbour(addr);
@@ -44,6 +44,7 @@ impl Cx<'_> {
 
     /// Asks for the MAC of a guest address, unless it is known or has just been asked for.
     pub fn ask_neighbour(&mut self, addr: IpAddr) {
+        let addr = if self.link.lookup(addr).is_some() { addr } else { self.hop(addr) };
         if self.link.lookup(addr).is_none() && self.link.may_ask(self.now, addr) {
             let question = match addr {
                 IpAddr::V4(a) => super::arp::request(self.net, a),
@@ -51,6 +52,16 @@ impl Cx<'_> {
             };
             self.act(Action::EmitBytes(question));
         }
+    }
+
+    /// Who is asked about an address: itself if it is on the link; about one behind the guest, a container's, the guest.
+    fn hop(&self, addr: IpAddr) -> IpAddr {
+        let on_link = self.net.contains(addr) || matches!(addr, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let guest = match addr {
+            IpAddr::V4(_) => Some(self.net.guest_v4().into()),
+            IpAddr::V6(_) => self.net.guest_v6().map(IpAddr::V6),
+        };
+        guest.filter(|_| !on_link).unwrap_or(addr)
     }
 
     /// Counts a new flow that is refused because no more may be open.

@@ -43,6 +43,10 @@ pub fn need(program: &str) {
     assert!(found, "this test runs {program}, which is not installed: apt-get install {package}");
 }
 
+/// By which the program under test is called.
+const NAMES: [&str; 6] =
+    ["ringtap", "slirp4netns", "rootlesskit", "rootlessctl", "docker-proxy", "rootlesskit-docker-proxy"];
+
 /// A lab with a name server and a web server, on both addresses of the server.
 pub struct World {
     /// The namespaces.
@@ -79,8 +83,7 @@ impl World {
         // Shown in the lab's own directory, for the way to the built program may be closed to other users.
         // RINGTAP_PROGRAM is for a test program that was moved away from where it was built.
         let built = std::env::var_os("RINGTAP_PROGRAM").unwrap_or(env!("CARGO_BIN_EXE_ringtap").into());
-        let lab =
-            Lab::with_binds(&[(Path::new(&built), "ringtap"), (Path::new(&built), "slirp4netns")]).unwrap();
+        let lab = Lab::with_binds(&NAMES.map(|name| (Path::new(&built), name))).unwrap();
         let server = lab.internet();
         let [v4, v6] = SERVER;
         let dns = DnsServer::start(server, (v4, 53), default_names()).unwrap();

@@ -10,6 +10,7 @@ use super::slirp4netns_flags::Flags;
 use super::slirp4netns_text::{HELP, banner, version};
 use crate::cli::network_args::{addresses_of, check_ifname};
 use crate::config::{Filtering, Network, OutboundAddr, Policy, PortOptions, SandboxMode};
+use crate::control::api::Drivers;
 use crate::control::slirp4netns::{Place, Slirp4netns, serve};
 use crate::control::{Common, Level};
 use crate::netns::process::adopt_fd;
@@ -83,6 +84,8 @@ fn wanted(flags: Flags) -> Result<Slirp4netns, String> {
         dns: Vec::new(),
         ports: Vec::new(),
         port_defaults: PortOptions::default(),
+        relay_only: false,
+        drivers: Drivers::default(),
         pcap: None,
         log_level: Level::Warn,
         sandbox: SandboxMode::On,

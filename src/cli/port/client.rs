@@ -40,6 +40,9 @@ pub enum ClientError {
     /// It answers something else.
     #[error("the instance's answer is not understood ({0}); is it of another version?")]
     Answer(String),
+    /// It said no, and not why.
+    #[error("the API answers {0}")]
+    Status(u16),
     /// It said no, and why.
     #[error("{0}")]
     Refused(String),
@@ -47,7 +50,7 @@ pub enum ClientError {
 
 impl ClientError {
     /// For `map_err`.
-    pub(super) fn answer<E: std::fmt::Display>(e: E) -> Self {
+    pub(crate) fn answer<E: std::fmt::Display>(e: E) -> Self {
         Self::Answer(e.to_string())
     }
 }
@@ -69,6 +72,11 @@ impl Client {
         }
         let alive = |dir: &PathBuf| UnixStream::connect(dir.join(SOCKET)).is_ok();
         choose(state::instances().into_iter().filter(alive).collect(), instance)
+    }
+
+    /// The instance whose API is served at `socket`.
+    pub fn at(socket: &Path) -> Self {
+        Self { socket: socket.to_owned() }
     }
 
     /// One request; the body of an answer that says that it worked.
@@ -98,7 +106,7 @@ impl Client {
         }
         let said = serde_json::from_slice::<serde_json::Value>(body).ok();
         let message = said.as_ref().and_then(|v| v["message"].as_str());
-        Err(ClientError::Refused(message.map_or_else(|| format!("the API answers {status}"), str::to_owned)))
+        Err(message.map_or(ClientError::Status(status), |text| ClientError::Refused(text.to_owned())))
     }
 }
 

@@ -15,18 +15,18 @@ pub mod views;
 
 pub use server::Call;
 
-use super::ports::{Asked, Inside, PortError, Ports, path};
+use super::ports::{Inside, PortError, Ports, path};
 use super::state::StateDir;
 use super::{Common, ControlError};
-use crate::config::rootlesskit_spec::PROTOCOLS;
-use crate::config::{Network, PortId};
+use crate::config::PortId;
 use crate::msg::{Channel, FromPlane, MsgError, PortCounters, ToPlane};
 use http::Response;
 use std::collections::VecDeque;
 use std::io::Write;
 use std::path::Path;
 use tokio::sync::{mpsc, oneshot};
-use views::{API_VERSION, Info, NetworkDriver, PortDriver};
+use views::Info;
+pub use views::{Drivers, PortDriver};
 
 /// The name of the socket in the state directory.
 pub const SOCKET: &str = "api.sock";
@@ -69,16 +69,16 @@ impl Api {
         child_pid: i32,
         plane: &Channel,
     ) -> Result<Self, ControlError> {
-        let mut ports = Ports::new(common.network.clone(), common.port_defaults);
-        for spec in &common.ports {
-            let failed = |e: PortError| ControlError::Port(format!("--publish {spec}: {}", e.with_remedy()));
-            let entry = ports.add(Asked::Spec(spec.clone()), plane).map_err(failed)?;
+        let mut ports = Ports::new(common.network.clone(), common.port_defaults, common.relay_only);
+        for asked in &common.ports {
+            let failed = |e: PortError| ControlError::Port(format!("--publish {asked}: {}", e.with_remedy()));
+            let entry = ports.add(asked.clone(), plane).map_err(failed)?;
             if entry.picked {
                 // Nobody reading it is no reason not to run.
                 let _ = writeln!(std::io::stderr(), "ringtap: port {}: {}", entry.published.id, entry.text());
             }
         }
-        let info = info(&common.network, state, child_pid);
+        let info = Info::new(&common.network, &common.drivers, state, child_pid);
         Ok(Self { ports, info, said: false, calls: None, waiting: VecDeque::new() })
     }
 
@@ -96,6 +96,11 @@ impl Api {
     /// The ports.
     pub const fn ports(&self) -> &Ports {
         &self.ports
+    }
+
+    /// The ports, to be changed by control itself.
+    pub const fn ports_mut(&mut self) -> &mut Ports {
+        &mut self.ports
     }
 
     /// The next call. Safe to cancel.
@@ -209,23 +214,6 @@ impl Api {
 
 fn gone(why: &str) -> Response {
     Response::error(503, &format!("the data plane did not answer ({why}); try again"))
-}
-
-fn info(network: &Network, state: &Path, child_pid: i32) -> Info {
-    let dns = std::iter::once(network.dns_v4().into()).chain(network.dns_v6().map(Into::into));
-    Info {
-        api_version: API_VERSION,
-        version: env!("CARGO_PKG_VERSION"),
-        state_dir: state.display().to_string(),
-        child_pid,
-        network_driver: NetworkDriver {
-            driver: "ringtap",
-            dns: if network.dns { dns.collect() } else { Vec::new() },
-            child_ip: network.guest_v4().into(),
-            ipv6: network.v6.is_some(),
-        },
-        port_driver: PortDriver { driver: "ringtap", protos: PROTOCOLS },
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Which path and method does what.
 
 use super::http::{Request, Response};
-use super::views::{AddPort, PortView, Status};
+use super::views::{AddPort, PortView, Redirected, Status, Target};
 use super::{Api, Question};
 use crate::config::{PortId, PortSpec, RootlessKitSpec};
 use crate::control::ports::{Asked, PortError, Ports};
@@ -20,10 +20,19 @@ pub(super) enum Answer {
 pub(super) fn answer(api: &mut Api, request: &Request, plane: &Channel) -> Answer {
     let (method, path) = (request.method.as_str(), request.path.as_str());
     let own = path.strip_prefix("/ringtap/v1/");
+    let of_ports = |path: &str| path == "ports" || path.starts_with("ports/") || path == "targets";
+    let rootlesskits = path.strip_prefix("/v1/");
+    if api.info.port_driver.is_none()
+        && (rootlesskits.is_some_and(of_ports) || own.is_some_and(of_ports) && method != "GET")
+    {
+        return Answer::Now(Response::error(400, "no PortDriver is available"));
+    }
     Answer::Now(match (own, method) {
         (Some("ports"), "GET") => return Answer::Ask(Question::Ports(Vec::new())),
         (Some("ports"), "POST") => add(api, &request.body, plane),
         (Some("ports"), _) => Response::not_allowed("GET, POST"),
+        (Some("targets"), "POST") => redirect(api, &request.body, plane),
+        (Some("targets"), _) => Response::not_allowed("POST"),
         (Some("counters"), "GET") => return Answer::Ask(Question::Counters),
         (Some("flows"), "GET") => match request.parameter("from").unwrap_or("0").parse() {
             Ok(from) => return Answer::Ask(Question::Flows { from }),
@@ -81,6 +90,22 @@ fn add(api: &mut Api, body: &[u8], plane: &Channel) -> Response {
     match added {
         Ok(entry) => Response::json(201, &PortView::of(entry, None)),
         Err(text) => Response::error(400, &text),
+    }
+}
+
+fn redirect(api: &mut Api, body: &[u8], plane: &Channel) -> Response {
+    let target = match serde_json::from_slice::<Target>(body) {
+        Ok(target) => target,
+        Err(e) => return Response::error(400, &e.to_string()),
+    };
+    let udp = match target.protocol.as_str() {
+        "tcp" => false,
+        "udp" => true,
+        other => return Response::error(400, &format!("unknown protocol {other:?}; it is tcp or udp")),
+    };
+    match api.ports.redirect(udp, target.from, target.to, plane) {
+        Ok(ports) => Response::json(200, &Redirected { ports }),
+        Err(e) => Response::error(400, &e.to_string()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The API without a socket: each route's answer, errors, and a plane that is slow, gone or replaced.
 
 use super::*;
+use crate::config::Network;
 use crate::flow::PlaneCounters;
 use crate::msg::{FlowPage, PortPage};
 
@@ -13,8 +14,12 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::with(Drivers::default())
+    }
+
+    fn with(drivers: Drivers) -> Self {
         let (plane, other) = Channel::pair().unwrap();
-        let info = info(&Network::default(), Path::new("/run/x"), 42);
+        let info = Info::new(&Network::default(), &drivers, Path::new("/run/x"), 42);
         let mut api =
             Api { ports: Ports::default(), info, said: true, calls: None, waiting: VecDeque::new() };
         api.relaying_is_over("no namespace here", &plane).unwrap();
@@ -187,4 +192,48 @@ fn who_waits_for_a_plane_that_is_replaced_is_told_and_the_next_one_gets_the_port
     b.api.plane_replaced(&b.plane).unwrap();
     assert_eq!(waits.try_recv().unwrap().status, 503);
     assert!(matches!(b.heard()[..], [ToPlane::Publish(_), ToPlane::Listeners { .. }]));
+}
+
+#[test]
+fn what_is_published_is_pointed_elsewhere_and_shown_as_it_was_asked_for() {
+    let mut b = Bench::new();
+    let port = spec(free_port());
+    assert_eq!(b.say("POST /v1/ports", &port).0, 201);
+    b.heard();
+    let target = |from: &str| format!(r#"{{"protocol":"tcp","from":"{from}","to":"172.17.0.2:8080"}}"#);
+    for (from, count) in [("127.0.0.1:81", 0), ("10.0.2.100:80", 0), ("127.0.0.1:80", 1), ("127.0.0.1:80", 0)]
+    {
+        let (status, body) = b.say("POST /ringtap/v1/targets", &target(from));
+        assert_eq!((status, body.trim()), (200, format!("{{\"ports\":{count}}}").as_str()), "{from}");
+        let told = b.heard();
+        assert_eq!(told.is_empty(), count == 0, "{told:?}");
+        if count == 1 {
+            assert!(matches!(told[0], ToPlane::Unpublish { connections: false, .. }), "{told:?}");
+            let ToPlane::Publish(new) = &told[1] else { panic!("{told:?}") };
+            assert_eq!((new.guest_ip, new.guest_port), (Some("172.17.0.2".parse().unwrap()), 8080));
+        }
+    }
+    assert!(b.say("GET /v1/ports", "").1.contains(&port));
+    for bad in ["", "{}", r#"{"protocol":"sctp","from":"127.0.0.1:80","to":"172.17.0.2:80"}"#] {
+        assert_eq!(b.say("POST /ringtap/v1/targets", bad).0, 400, "{bad}");
+    }
+    assert_eq!(b.say("GET /ringtap/v1/targets", "").0, 405);
+}
+
+#[test]
+fn without_a_port_driver_ports_are_neither_listed_nor_added_nor_removed() {
+    let mut b = Bench::with(Drivers { network: None, port: None, version: "3.1.0" });
+    let (_, info) = b.say("GET /v1/info", "");
+    let expected = r#"{"apiVersion":"1.1.2","version":"3.1.0","stateDir":"/run/x","childPID":42}"#;
+    assert_eq!(info.trim(), expected);
+    for line in [
+        "GET /v1/ports",
+        "POST /v1/ports",
+        "DELETE /v1/ports/1",
+        "POST /ringtap/v1/ports",
+        "DELETE /ringtap/v1/ports/1",
+    ] {
+        let (status, body) = b.say(line, &spec(free_port()));
+        assert_eq!((status, body.trim()), (400, r#"{"message":"no PortDriver is available"}"#), "{line}");
+    }
 }

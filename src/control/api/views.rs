@@ -1,13 +1,15 @@
 //! What the API's answers look like as JSON.
 
 use crate::config::port_spec::Families;
-use crate::config::{PortId, ProxyProtocol, RootlessKitSpec, SourceIp, Via};
+use crate::config::rootlesskit_spec::PROTOCOLS;
+use crate::config::{Network, PortId, ProxyProtocol, RootlessKitSpec, SourceIp, Via};
 use crate::control::ports::{Asked, Entry};
 use crate::flow::{DropReason, PlaneCounters};
 use crate::msg::PortCounters;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 /// Version of RootlessKit's API that is spoken.
 pub const API_VERSION: &str = "1.1.2";
@@ -18,17 +20,58 @@ pub const API_VERSION: &str = "1.1.2";
 pub struct Info {
     /// [`API_VERSION`].
     pub api_version: &'static str,
-    /// Ours.
+    /// Ours, or that of the program whose place we take.
     pub version: &'static str,
     /// Absolute.
     pub state_dir: String,
     /// The first process of the namespaces; 0 where there is none that we know.
     #[serde(rename = "childPID")]
     pub child_pid: i32,
-    /// Docker wants it to be there.
-    pub network_driver: NetworkDriver,
-    /// There always is one.
-    pub port_driver: PortDriver,
+    /// Docker wants it to be there. None if the network is the host's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network_driver: Option<NetworkDriver>,
+    /// None if no ports can be published by the API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port_driver: Option<PortDriver>,
+}
+
+impl Info {
+    /// Of a running instance.
+    pub fn new(network: &Network, drivers: &Drivers, state: &Path, child_pid: i32) -> Self {
+        let dns = std::iter::once(network.dns_v4().into()).chain(network.dns_v6().map(Into::into));
+        let network_driver = drivers.network.map(|driver| NetworkDriver {
+            driver,
+            dns: if network.dns { dns.collect() } else { Vec::new() },
+            child_ip: network.guest_v4().into(),
+            ipv6: network.v6.is_some(),
+        });
+        Self {
+            api_version: API_VERSION,
+            version: drivers.version,
+            state_dir: state.display().to_string(),
+            child_pid,
+            network_driver,
+            port_driver: drivers.port,
+        }
+    }
+}
+
+/// What the API says that we are.
+#[derive(Clone, Copy, Debug)]
+pub struct Drivers {
+    /// Of the program.
+    pub version: &'static str,
+    /// Of the network; none if it is the host's.
+    pub network: Option<&'static str>,
+    /// Of published ports; without one the API neither adds nor removes any.
+    pub port: Option<PortDriver>,
+}
+
+impl Default for Drivers {
+    fn default() -> Self {
+        let port = PortDriver { driver: "ringtap", protos: &PROTOCOLS, disallow_loopback_child_ip: false };
+        Self { version: env!("CARGO_PKG_VERSION"), network: Some("ringtap"), port: Some(port) }
+    }
 }
 
 /// Part of [`Info`].
@@ -47,12 +90,15 @@ pub struct NetworkDriver {
 }
 
 /// Part of [`Info`].
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct PortDriver {
     /// Its name.
     pub driver: &'static str,
     /// What can be published.
-    pub protos: [&'static str; 6],
+    pub protos: &'static [&'static str],
+    /// Servers on the guest's loopback cannot be reached; Docker lets its proxies listen at the guest's address then.
+    #[serde(rename = "disallowLoopbackChildIP", skip_serializing_if = "std::ops::Not::not")]
+    pub disallow_loopback_child_ip: bool,
 }
 
 /// RootlessKit's view of a port.
@@ -173,6 +219,26 @@ impl PortView {
 pub struct AddPort {
     /// As behind `-p`.
     pub spec: String,
+}
+
+/// Body of `POST /ringtap/v1/targets`: what is published to an address inside is to go to another one. Docker's proxies ask
+/// for it, who know the container behind the address that they listen at.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// tcp or udp.
+    pub protocol: String,
+    /// As published.
+    pub from: SocketAddr,
+    /// Where to.
+    pub to: SocketAddr,
+}
+
+/// Answer to `POST /ringtap/v1/targets`.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Redirected {
+    /// How many ports.
+    pub ports: usize,
 }
 
 /// Answer to `GET /ringtap/v1/counters`.

@@ -24,7 +24,8 @@ use crate::msg::{Channel, MAX_FDS, MsgError, ToPlane};
 use nix::libc;
 use socket2::SockRef;
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Shutdown};
+use std::fmt;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,15 @@ pub enum Asked {
     Spec(PortSpec),
     /// In RootlessKit's, to be shown again as they were.
     RootlessKit(RootlessKitSpec),
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Spec(spec) => spec.fmt(f),
+            Self::RootlessKit(spec) => spec.fmt(f),
+        }
+    }
 }
 
 /// A published port or range.
@@ -66,13 +76,15 @@ pub struct Ports {
     held: usize,
     defaults: PortOptions,
     network: Network,
+    relay_only: bool,
     inside: Inside,
 }
 
 impl Ports {
-    /// None yet, for the guest of `network`. `defaults` hold where a specification says nothing.
-    pub fn new(network: Network, defaults: PortOptions) -> Self {
-        Self { defaults, network, ..Self::default() }
+    /// None yet, for the guest of `network`. `defaults` hold where a specification says nothing. `relay_only`: no packet
+    /// reaches the guest, so that is what becomes of every port.
+    pub fn new(network: Network, defaults: PortOptions, relay_only: bool) -> Self {
+        Self { defaults, network, relay_only, ..Self::default() }
     }
 
     /// Binds what is asked for and gives it to the plane.
@@ -82,7 +94,14 @@ impl Ports {
     pub fn add(&mut self, asked: Asked, plane: &Channel) -> Result<&Entry, PortError> {
         let mut spec = match &asked {
             Asked::Spec(spec) => spec.clone(),
-            Asked::RootlessKit(spec) => spec.resolve(host_gateway)?,
+            Asked::RootlessKit(spec) => {
+                let mut meant = spec.resolve(host_gateway)?;
+                // What comes by the tap is for the guest's address and no other unless one is named.
+                if self.defaults.via == Some(Via::Tap) && spec.child_ip.is_empty() {
+                    meant.guest_ip = None;
+                }
+                meant
+            }
         };
         if let Some(id) = self.conflict(&spec) {
             return Err(PortError::Conflict(id));
@@ -107,7 +126,7 @@ impl Ports {
         let mut entry = Entry { asked, spec, host_port: first, picked, published, given: false, sockets };
         // Whatever the plane has got of it, it must not see the number again.
         self.last = id.0;
-        if let Err(e) = entry.decide(&self.network, &self.inside, plane) {
+        if let Err(e) = entry.decide(&self.network, self.relay_only, &self.inside, plane) {
             let _ = send(plane, &ToPlane::Unpublish { port: id, connections: true }, &[]);
             return Err(e.into());
         }
@@ -124,6 +143,35 @@ impl Ports {
         self.held -= entry.sockets.len();
         drop(entry);
         Ok(send(plane, &ToPlane::Unpublish { port: id, connections }, &[])?)
+    }
+
+    /// What was published to `from` inside goes to `to` from now on; open connections stay where they are. How many ports
+    /// that was. The API shows them as they were asked for.
+    ///
+    /// # Errors
+    /// Those of [`Channel::send`] other than its end.
+    pub fn redirect(
+        &mut self,
+        udp: bool,
+        from: SocketAddr,
+        to: SocketAddr,
+        plane: &Channel,
+    ) -> Result<usize, MsgError> {
+        let mut count = 0;
+        for entry in self.entries.values_mut() {
+            let p = &mut entry.published;
+            if (p.udp, p.guest_ip, p.guest_port, p.count) != (udp, Some(from.ip()), from.port(), 1) {
+                continue;
+            }
+            (p.guest_ip, p.guest_port) = (Some(to.ip()), to.port());
+            (entry.spec.guest_ip, entry.spec.guest_port) = (p.guest_ip, p.guest_port);
+            count += 1;
+            if std::mem::take(&mut entry.given) {
+                send(plane, &ToPlane::Unpublish { port: p.id, connections: false }, &[])?;
+            }
+            entry.decide(&self.network, self.relay_only, &self.inside, plane)?;
+        }
+        Ok(count)
     }
 
     /// Gives everything to a plane that knows of nothing.
@@ -149,7 +197,7 @@ impl Ports {
         self.inside = inside;
         let mut fell_back = false;
         for entry in self.entries.values_mut() {
-            entry.decide(&self.network, &self.inside, plane)?;
+            entry.decide(&self.network, self.relay_only, &self.inside, plane)?;
             fell_back |= entry.fell_back();
         }
         Ok(fell_back)
@@ -191,8 +239,19 @@ impl Entry {
     }
 
     /// Decides on its path, and gives it to the plane if that is another one than before.
-    fn decide(&mut self, network: &Network, inside: &Inside, plane: &Channel) -> Result<(), MsgError> {
-        let Some((via, dial)) = path::decide(&self.spec, network, inside) else { return Ok(()) };
+    fn decide(
+        &mut self,
+        network: &Network,
+        relay_only: bool,
+        inside: &Inside,
+        plane: &Channel,
+    ) -> Result<(), MsgError> {
+        let (via, dial) = match path::decide(&self.spec, network, inside) {
+            None => return Ok(()),
+            // Of datagrams as well: without any route their server could not even begin to answer a client's own address.
+            Some((via, _)) if relay_only && (via == Via::Tap || self.spec.udp) => (Via::Relay, Dial::Plain),
+            Some(decided) => decided,
+        };
         if self.given && (via, dial) == (self.published.via, self.published.dial) {
             return Ok(());
         }

@@ -10,7 +10,7 @@ fn spec(text: &str) -> Asked {
 
 /// Ports of a namespace of which all is known.
 fn known(defaults: PortOptions) -> Ports {
-    let mut ports = Ports::new(Network::default(), defaults);
+    let mut ports = Ports::new(Network::default(), defaults, false);
     let (plane, _) = Channel::pair().unwrap();
     let (v4, v6) = (Steering::Full, Steering::Full);
     assert!(!ports.set_inside(Inside::Steered { v4, v6 }, &plane).unwrap());

@@ -131,7 +131,7 @@ async fn run(
     let mut calls = Calls::open(socket.as_ref())?;
     // No process stays inside that could hand sockets over.
     let through_the_tap = PortOptions { via: Some(Via::Tap), ..PortOptions::default() };
-    let mut ports = Ports::new(common.network.clone(), through_the_tap);
+    let mut ports = Ports::new(common.network.clone(), through_the_tap, false);
     let mut sources = Sources::new(plane, v6)?;
     let mut signals = Signals::new().map_err(ControlError::system("signalfd"))?;
     let exit_fd = exit_fd.map(Ready::new).transpose();

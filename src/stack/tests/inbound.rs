@@ -275,6 +275,20 @@ fn the_guests_mac_is_asked_for_as_soon_as_a_port_is_published() {
     assert_eq!(seen(&arrive(&mut w, DOOR, CLIENT, LOCAL, b"x", None)).0, b"x");
 }
 
+#[test]
+fn about_a_container_behind_the_guest_the_guest_is_asked_and_sent_to() {
+    let mut w = World::new();
+    w.stack.expect_inbound(w.now, addr("172.17.0.2"));
+    let done = w.drain();
+    assert_eq!(frames(&done)[0][38..42], [10, 0, 2, 100]);
+    w.frame(&arp(2, GUEST, [10, 0, 2, 100], [10, 0, 2, 2]));
+    let (_, done) = accept(&mut w, "172.17.0.2:80", CLIENT);
+    let (syn, from) = segment_seen(&done);
+    let frame = parse(frames(&done)[0]).unwrap();
+    assert_eq!((syn.flags, from, frame.dst_mac), (Flags::SYN, at(CLIENT), GUEST));
+    assert_eq!(ends(&frame).1, addr("172.17.0.2"));
+}
+
 fn segment(from: &str, to: SocketAddr, seq: u32, ack: u32, flags: Flags) -> Vec<u8> {
     let (from, tcp) = (at(from), |src_port, dst_port| Tcp {
         src_port,
