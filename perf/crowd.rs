@@ -6,11 +6,12 @@
 //! in turn. The client goes by resets: TIME_WAIT of ten thousand tuples would be measured with the next figures.
 
 use crate::Bench;
-use crate::idle::pss;
 use crate::latency::{self, exchange};
 use crate::report::Report;
-use crate::tcp::{self, transfer};
+use crate::tcp;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use ringtap::bench::cost::{contender, pss, switches};
+use ringtap::bench::iperf3::transfer;
 use ringtap::lab::contender::Contender;
 use ringtap::lab::{Guest, Place, Running, Server, addr};
 use socket2::SockRef;
@@ -87,10 +88,10 @@ pub fn still(bench: &Bench, report: &mut Report) -> Result<(), Box<dyn Error>> {
     let what = format!("memory of each of {idle} idle connections, KiB PSS");
     report.add(&what, "ringtap", each);
     report.bar(&what, each, 2.0, true);
-    let count = wake_ups(&guest)?;
+    let count = switches(&contender(&guest))?;
     std::thread::sleep(WATCH);
     let what = format!("wake-ups in {} s with {idle} idle connections", WATCH.as_secs());
-    report.add(&what, "ringtap", (wake_ups(&guest)? - count) as f64);
+    report.add(&what, "ringtap", (switches(&contender(&guest))? - count) as f64);
     crowd.close(&guest)
 }
 
@@ -187,11 +188,6 @@ pub fn accept(at: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// The contender's processes; the first is the holder of the namespace.
-fn contender(guest: &Guest) -> Vec<u32> {
-    guest.processes().split_off(1)
-}
-
 /// Open descriptors of the contender, but for control's watch of resolv.conf, which begins after a second.
 fn descriptors(guest: &Guest) -> usize {
     let watch =
@@ -201,17 +197,4 @@ fn descriptors(guest: &Guest) -> usize {
         all.filter(|fd| !watch(fd)).count()
     };
     contender(guest).into_iter().map(count).sum()
-}
-
-/// Times that a thread of the contender was switched to another so far: one that sleeps is not.
-fn wake_ups(guest: &Guest) -> io::Result<u64> {
-    let mut sum = 0;
-    for pid in contender(guest) {
-        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-            let text = fs::read_to_string(task?.path().join("status"))?;
-            let counts = text.lines().filter_map(|l| l.split_once("ctxt_switches:"));
-            sum += counts.filter_map(|(_, n)| n.trim().parse::<u64>().ok()).sum::<u64>();
-        }
-    }
-    Ok(sum)
 }

@@ -2,15 +2,14 @@
 
 use crate::Bench;
 use crate::report::Report;
+use ringtap::bench::cost::pss;
 use ringtap::lab::contender::{Contender, Start};
 use ringtap::lab::{Guest, Running, Server, addr};
 use std::error::Error;
-use std::fs;
 use std::io::{Read, Write};
 use std::process::Stdio;
 use std::time::Duration;
 
-const MIB: f64 = 1024.0;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// PSS of the contenders' processes, idle: `attach` and its peers, and `ringtap run`.
@@ -81,20 +80,4 @@ fn run(bench: &Bench) -> Result<Guest, Box<dyn Error>> {
         out.read_exact(&mut [0])?;
     }
     Ok(bench.lab.guest_below(running, "sleep", PATIENCE)?)
-}
-
-/// Proportional set size of these processes, in MiB, without the command that they run.
-pub fn pss(processes: &[u32]) -> Result<f64, Box<dyn Error>> {
-    let mut kib = 0.0;
-    for pid in processes {
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        if name.trim() == "sleep" {
-            continue;
-        }
-        let path = format!("/proc/{pid}/smaps_rollup");
-        let text = fs::read_to_string(&path).map_err(|e| format!("{path}: {e}; run perf as root"))?;
-        let line = text.lines().find_map(|l| l.strip_prefix("Pss:")).unwrap_or("0");
-        kib += line.split_whitespace().next().unwrap_or("0").parse::<f64>()?;
-    }
-    Ok(kib / MIB)
 }

@@ -6,8 +6,8 @@
 
 use crate::Bench;
 use crate::report::Report;
-use crate::tcp::cpu;
 use hdrhistogram::Histogram;
+use ringtap::bench::cost::cpu;
 use ringtap::lab::contender::Contender;
 use ringtap::lab::{Place, Server, addr};
 use std::error::Error;

@@ -5,6 +5,7 @@
 //! those that the project set itself. See NOTES.md for how each figure is taken and for traps.
 
 mod crowd;
+mod generators;
 mod idle;
 mod latency;
 mod published;
@@ -30,7 +31,7 @@ pub struct Options {
     /// Length of one transfer, in seconds
     #[arg(long, default_value_t = 3)]
     seconds: u32,
-    /// What to measure
+    /// What to measure; `generators` too, which compares the loads of `ringtap bench` with iperf3 and wrk
     #[arg(long, value_delimiter = ',', default_value = "tcp,udp,latency,crowd,published,start,idle,many")]
     only: Vec<String>,
     /// Who takes part, besides the direct path
@@ -106,7 +107,7 @@ impl Bench {
             Contender::Ringtap(_) => self.options.with.clone(),
             _ => Vec::new(),
         };
-        let guest = contender.start(&self.lab, &Start { mtu, as_user: true, options })?;
+        let guest = contender.start(&self.lab, &Start { mtu, as_user: true, options, ..Start::default() })?;
         let inner = match contender {
             Contender::Direct => None,
             _ if self.bridge => Some(guest.behind_bridge(&self.lab, mtu)?),
@@ -163,6 +164,13 @@ fn main() -> Result<(), Box<dyn Error>> {
             published::measure(&bench, &mut reports[0])?;
             published::range(&bench, &mut reports[0])?;
         }
+    }
+    if bench.wanted("generators") {
+        for round in 1..=bench.options.rounds {
+            eprintln!("round {round} of {}, load generators", bench.options.rounds);
+            generators::measure(&bench, &mut reports[0])?;
+        }
+        generators::bars(&mut reports[0]);
     }
     if bench.wanted("start") {
         for _ in 0..bench.options.rounds {

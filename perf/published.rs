@@ -5,15 +5,15 @@
 //! iperf3 moves bulk, wrk asks nginx for a page of a few bytes, datagrams are echoed one at a time by sixteen clients and
 //! sent one way as `udp` sends them. CPU is that of the launcher and everything it started, not of the servers.
 
-use crate::idle::pss;
 use crate::report::Report;
-use crate::tcp::{cpu_of, transfer};
 use crate::{Bench, udp};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use ringtap::bench::cost::{cpu_of, pss};
+use ringtap::bench::iperf3::transfer;
+use ringtap::bench::wrk::{Wrk, nginx};
 use ringtap::lab::contender::on_path;
-use ringtap::lab::{Guest, Place, Running, Server};
+use ringtap::lab::{Guest, Place, Server};
 use std::error::Error;
-use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::process::Stdio;
@@ -178,22 +178,17 @@ impl Taker<'_> {
             return Ok(());
         }
         let port = self.way.ports().web;
-        let _nginx = nginx(self.bench, servers, port)?;
+        let _nginx = nginx(&self.bench.lab, servers, port)?;
         let url = format!("http://127.0.0.1:{port}/");
         for (what, connections, header) in [
-            ("HTTP keep-alive, 16 connections", "16", None),
-            ("HTTP keep-alive, 64 connections", "64", None),
-            ("HTTP connections, 16 at a time", "16", Some("Connection: close")),
+            ("HTTP keep-alive, 16 connections", 16, None),
+            ("HTTP keep-alive, 64 connections", 64, None),
+            ("HTTP connections, 16 at a time", 16, Some("Connection: close")),
         ] {
-            let mut wrk = self.bench.lab.host().command("wrk")?;
-            let time = format!("{}s", self.bench.options.seconds);
-            wrk.args(["-t", "1", "-c", connections, "-d", &time, "--latency", &url]);
-            wrk.args(header.iter().flat_map(|h| ["-H", h]));
+            let (host, seconds) = (self.bench.lab.host(), self.bench.options.seconds);
             let before = (self.costs)();
-            let out = wrk.output()?;
+            let seen = Wrk::run(host, &url, seconds, connections, header)?;
             let spent = (self.costs)() - before;
-            let text = String::from_utf8_lossy(&out.stdout).into_owned();
-            let seen = Wrk::of(&text).ok_or_else(|| format!("wrk said: {text}"))?;
             self.add(&format!("published, {what}, thousand/s"), seen.rate / 1e3);
             self.add(&format!("published, {what}, p99 us"), seen.p99);
             if self.way != Way::Direct {
@@ -216,59 +211,6 @@ impl Taker<'_> {
         let seen = udp::settle(&near, &far, time)?;
         self.add("published, UDP 1400 B one way, thousand/s received", seen.received / 1e3);
         Ok(())
-    }
-}
-
-/// nginx with a page of a few bytes.
-fn nginx(bench: &Bench, servers: Place<'_>, port: u16) -> Result<Running, Box<dyn Error>> {
-    let config = bench.lab.dir().join("nginx.conf");
-    let text = format!(
-        "daemon off; master_process off; error_log /dev/null; pid /dev/null;
-         events {{ worker_connections 4096; }}
-         http {{ access_log off; keepalive_requests 1000000;
-                 client_body_temp_path /tmp/ringtap-nginx; proxy_temp_path /tmp/ringtap-nginx;
-                 fastcgi_temp_path /tmp/ringtap-nginx; uwsgi_temp_path /tmp/ringtap-nginx;
-                 scgi_temp_path /tmp/ringtap-nginx;
-                 server {{ listen {port} backlog=4096; location / {{ return 200 'hello'; }} }} }}"
-    );
-    fs::write(&config, text)?;
-    let mut nginx = servers.command("nginx")?;
-    nginx.args(["-c", &config.to_string_lossy()]).stderr(Stdio::null());
-    let running = servers.spawn(&mut nginx)?;
-    let end = Instant::now() + PATIENCE;
-    while servers.tcp_connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-        if Instant::now() > end {
-            return Err("nginx does not listen".into());
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    Ok(running)
-}
-
-/// What wrk said.
-struct Wrk {
-    rate: f64,
-    /// In microseconds.
-    p99: f64,
-    requests: f64,
-}
-
-impl Wrk {
-    fn of(text: &str) -> Option<Self> {
-        let line = |start: &str| text.lines().find_map(|l| l.trim().strip_prefix(start)).map(str::trim);
-        let p99 = line("99%")?;
-        let digits = p99.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let unit = match &p99[digits.len()..] {
-            "us" => 1.0,
-            "ms" => 1e3,
-            _ => 1e6,
-        };
-        let requests = text.lines().find_map(|l| l.trim().split_once(" requests in "))?.0;
-        Some(Self {
-            rate: line("Requests/sec:")?.parse().ok()?,
-            p99: digits.parse::<f64>().ok()? * unit,
-            requests: requests.parse().ok()?,
-        })
     }
 }
 

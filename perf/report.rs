@@ -1,8 +1,9 @@
 //! Samples, their medians, and the Markdown that shows them beside the bars.
 
 use crate::Bench;
+use ringtap::bench::machine;
+use ringtap::bench::stats::{median, show};
 use std::fmt::Write;
-use std::process::Command;
 
 /// Columns, in this order.
 const COLUMNS: [&str; 9] = [
@@ -39,27 +40,6 @@ struct Bar {
     seen: f64,
     bound: f64,
     at_most: bool,
-}
-
-fn median(samples: &[f64]) -> Option<f64> {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let n = sorted.len();
-    match n {
-        0 => None,
-        _ if n % 2 == 1 => Some(sorted[n / 2]),
-        _ => Some((sorted[n / 2 - 1] + sorted[n / 2]) / 2.0),
-    }
-}
-
-/// Three significant digits.
-fn show(value: f64) -> String {
-    match value.abs() {
-        v if v >= 100.0 => format!("{value:.0}"),
-        v if v >= 10.0 => format!("{value:.1}"),
-        v if v >= 0.1 || v == 0.0 => format!("{value:.2}"),
-        _ => format!("{value:.4}"),
-    }
 }
 
 impl Report {
@@ -198,18 +178,8 @@ pub fn markdown(reports: &mut [Report], bench: &Bench) -> String {
     out
 }
 
-fn first_line(program: &str) -> Option<String> {
-    let out = Command::new(program).arg("--version").output().ok()?;
-    Some(String::from_utf8_lossy(&out.stdout).lines().next()?.trim().to_owned())
-}
-
 fn machine() -> String {
-    let cores = std::thread::available_parallelism().map_or(0, |n| n.get());
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let cpu =
-        info.lines().find_map(|l| l.strip_prefix("model name")?.split_once(": ")).map_or("", |(_, c)| c);
     let peers: Vec<_> =
-        ["slirp4netns", "pasta", "rootlesskit", "iperf3"].into_iter().filter_map(first_line).collect();
-    format!("{cores} cores ({cpu}), Linux {}; {}.", kernel.trim(), peers.join(", "))
+        ["slirp4netns", "pasta", "rootlesskit", "iperf3"].into_iter().filter_map(machine::version).collect();
+    format!("{}; {}.", machine::machine(), peers.join(", "))
 }

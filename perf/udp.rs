@@ -1,13 +1,12 @@
 //! UDP throughput with 1400-byte datagrams, the sender paced at 1.2 times what arrives.
 //!
-//! A sender far above the capacity measures how well a contender drops; one below it measures the sender. So the pace is
-//! looked for: short trials, faster until something is lost, then each at 1.2 times what arrived in the last, until it
-//! settles or the sender can do no more; then the figure is taken. The sender is our own thread on a socket of the place,
-//! sending batches by sendmmsg(2) on a schedule; the receiver counts what it gets.
+//! The pace is found as [`ringtap::bench::pace`] tells. The sender is our own thread on a socket of the place, sending batches
+//! by sendmmsg(2) on a schedule; the receiver counts what it gets.
 
 use crate::Bench;
 use crate::report::Report;
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg};
+use ringtap::bench::pace::{BATCH, Due, Schedule, Search};
 use ringtap::lab::{Place, addr};
 use std::error::Error;
 use std::io::{ErrorKind, IoSlice};
@@ -17,13 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const SIZE: usize = 1400;
-const BATCH: usize = 32;
 const TRIAL: Duration = Duration::from_millis(400);
-/// Datagrams a second to start from: about 0.45 Gbit/s.
-const FIRST_PACE: f64 = 40_000.0;
-const OVER: f64 = 1.2;
-/// The next pace, in proportion, as long as nothing is lost.
-const FASTER: f64 = 1.5;
 const PORT: u16 = 7001;
 
 /// Takes each figure once, contenders in turn.
@@ -79,22 +72,13 @@ fn pair(
 
 /// What arrives at the pace that this module's text tells of.
 pub fn settle(from: &UdpSocket, to: &UdpSocket, length: Duration) -> Result<Seen, Box<dyn Error>> {
-    let mut pace = FIRST_PACE;
-    for _ in 0..25 {
-        let seen = trial(from, to, pace, TRIAL)?;
-        // A sender that cannot keep the pace is the limit itself.
-        if seen.sent < 0.95 * pace {
-            break;
-        }
-        let lossless = seen.received > 0.99 * seen.sent;
-        let next = if lossless { FASTER * pace } else { OVER * seen.received.max(1000.0) };
-        let settled = !lossless && (next / pace - 1.0).abs() < 0.05;
-        pace = next;
-        if settled {
-            break;
+    let mut search = Search::default();
+    loop {
+        let seen = trial(from, to, search.pace(), TRIAL)?;
+        if search.seen(seen.sent, seen.received) {
+            return trial(from, to, search.pace(), length);
         }
     }
-    trial(from, to, pace, length)
 }
 
 fn trial(from: &UdpSocket, to: &UdpSocket, pace: f64, length: Duration) -> Result<Seen, Box<dyn Error>> {
@@ -111,30 +95,25 @@ fn trial(from: &UdpSocket, to: &UdpSocket, pace: f64, length: Duration) -> Resul
     })
 }
 
-/// Sends at `pace` for `length`; late batches are made up for, but never more than 10 ms worth of them.
+/// Sends at `pace` for `length`.
 fn send(socket: &UdpSocket, pace: f64, length: Duration) -> Result<u64, Box<dyn Error>> {
     let payload = [0x5a; SIZE];
     let iov = [IoSlice::new(&payload)];
     let slices = [iov; BATCH];
     let nobody: [Option<SockaddrStorage>; BATCH] = [None; BATCH];
     let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
-    let start = Instant::now();
-    let (mut sent, mut skipped) = (0u64, 0.0f64);
+    let (mut schedule, start) = (Schedule::default(), Instant::now());
     loop {
         let now = start.elapsed();
         if now >= length {
-            return Ok(sent);
+            return Ok(schedule.total());
         }
-        let due = now.as_secs_f64() * pace - skipped;
-        let behind = due - sent as f64;
-        if behind < BATCH as f64 {
-            let wait = Duration::from_secs_f64((BATCH as f64 - behind) / pace);
-            std::thread::sleep(wait.min(Duration::from_millis(1)));
+        if let Due::Wait(time) = schedule.due(now, pace) {
+            std::thread::sleep(time);
             continue;
         }
-        skipped += (behind - pace / 100.0 - BATCH as f64).max(0.0);
         match sendmmsg(socket.as_raw_fd(), &mut headers, &slices, nobody, [], MsgFlags::empty()) {
-            Ok(results) => sent += results.count() as u64,
+            Ok(results) => schedule.sent(results.count() as u64),
             // A full queue, or an error that an earlier datagram met.
             Err(nix::Error::ENOBUFS | nix::Error::EAGAIN | nix::Error::ECONNREFUSED | nix::Error::EINTR) => {}
             Err(e) => return Err(e.into()),

@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! cli                verbs: argv -> one configuration -> one call
+//! bench              load generators, what they cost, reports
 //! lab                worlds of namespaces for tests, perf and bench
 //! control            life cycle of plane and child, state directory, resolv.conf watch
 //! plane              a shard's loop: actions -> SQEs, completions -> events
@@ -26,6 +27,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_docs)]
 
+pub mod bench;
 pub mod buf;
 pub mod cli;
 pub mod config;

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attach;
+pub mod bench;
 pub mod install;
 pub mod log;
 pub mod network_args;
@@ -39,6 +40,11 @@ enum Verb {
     Relay(relay::RelayArgs),
     /// Publish, remove and list ports of a running instance.
     Port(port::PortArgs),
+    /// Measure this host's network, without and with ringtap and its peers.
+    Bench(Box<bench::BenchArgs>),
+    /// One end of a load, for `bench`.
+    #[command(hide = true)]
+    BenchLoad(bench::LoadArgs),
     /// Make links by which ringtap takes other programs' places.
     Install(install::InstallArgs),
 }
@@ -60,6 +66,9 @@ pub enum CliError {
     /// It does not work here.
     #[error(transparent)]
     Control(#[from] crate::control::ControlError),
+    /// Nothing was measured.
+    #[error(transparent)]
+    Bench(#[from] crate::bench::BenchError),
     /// The relay does not run.
     #[error(transparent)]
     Relay(#[from] relay::RelayError),
@@ -83,6 +92,8 @@ pub fn main() -> ExitCode {
         Verb::Attach(args) => args.run(),
         Verb::Relay(args) => args.run(),
         Verb::Port(args) => args.run(),
+        Verb::Bench(args) => args.run(),
+        Verb::BenchLoad(args) => args.run(),
         Verb::Install(args) => args.run(),
     };
     match outcome {

@@ -5,8 +5,8 @@
 //! and resolv.conf, so that differences are the program's own. Direct means that the host itself is the guest.
 
 use super::{Guest, Lab, LabError, Running, addr};
-use std::fs;
-use std::io::{self, Read};
+use std::fs::{self, OpenOptions};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -34,11 +34,15 @@ pub struct Start {
     pub as_user: bool,
     /// Further options of the program.
     pub options: Vec<String>,
+    /// The program, instead of the one that PATH has.
+    pub program: Option<PathBuf>,
+    /// Where its standard error goes, instead of ours.
+    pub log: Option<PathBuf>,
 }
 
 impl Default for Start {
     fn default() -> Self {
-        Self { mtu: 1500, as_user: false, options: Vec::new() }
+        Self { mtu: 1500, as_user: false, options: Vec::new(), program: None, log: None }
     }
 }
 
@@ -65,26 +69,15 @@ impl Contender {
         }
     }
 
-    /// Starts it in `lab`'s host; its standard error goes to ours.
+    /// Starts it in `lab`'s host; its standard error goes to ours, unless `how` says where.
     pub fn start(&self, lab: &Lab, how: &Start) -> Result<Guest, LabError> {
-        let command = |program: &str| match how.as_user {
-            true => lab.host().command_as_user(program),
-            false => lab.host().command(program),
-        };
+        let command = |program: &str| how.command(lab, program);
         if *self == Self::Direct {
             // Nobody's namespace is its own: only root of the lab may join it.
             let holder = lab.host().spawn(lab.host().command("sleep")?.arg("infinity"))?;
             return lab.guest(holder.pid(), vec![holder]);
         }
-        let resolv = lab.dir().join("guest-resolv.conf");
-        fs::write(&resolv, "nameserver 10.0.2.3\n").map_err(|e| LabError::new("writing resolv.conf", e))?;
-        let mut unshare = command("unshare")?;
-        unshare.args(["--user", "--map-root-user", "--mount", "--net", "sh", "-ec"]).arg(format!(
-            "mount --bind {} /etc/resolv.conf; echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad; \
-             ip link set lo up; echo 1; exec sleep infinity",
-            resolv.display()
-        ));
-        let holder = start_ready(lab, &mut unshare)?;
+        let holder = how.bare(lab)?;
         let pid = holder.pid();
         let (mtu, target) = (how.mtu.to_string(), pid.to_string());
         let running = match self {
@@ -96,20 +89,12 @@ impl Contender {
             }
             Self::Slirp4netns => {
                 let mut network = ready_on_3(command("sh")?);
-                network.args([
-                    "slirp4netns",
-                    "-r",
-                    "3",
-                    "-c",
-                    "-6",
-                    "--disable-host-loopback",
-                    "--mtu",
-                    &mtu,
-                ]);
+                network.arg(how.program("slirp4netns"));
+                network.args(["-r", "3", "-c", "-6", "--disable-host-loopback", "--mtu", &mtu]);
                 start_ready(lab, network.args(&how.options).args([&target, "tap0"]))?
             }
             Self::Pasta => {
-                let mut network = command("pasta")?;
+                let mut network = command(&how.program("pasta").to_string_lossy())?;
                 network.args([
                     "--foreground",
                     "--quiet",
@@ -120,13 +105,51 @@ impl Contender {
                 ]);
                 network.args(["--mtu", &mtu, "--address", "10.0.2.100", "--netmask", "24"]);
                 network.args(["--gateway", "10.0.2.2", "--dns-forward", "10.0.2.3"]);
-                network.args(["-t", "none", "-u", "none", "-T", "none", "-U", "none"]).args(&how.options);
+                for published in ["-t", "-u"] {
+                    // It takes such an option once.
+                    if !how.options.iter().any(|o| o == published) {
+                        network.args([published, "none"]);
+                    }
+                }
+                network.args(["-T", "none", "-U", "none"]).args(&how.options);
                 lab.host().spawn(network.arg(&target))?
             }
         };
         let guest = lab.guest(pid, vec![holder, running])?;
         wait_for_route(&guest)?;
         Ok(guest)
+    }
+}
+
+impl Start {
+    fn program(&self, name: &str) -> PathBuf {
+        self.program.clone().unwrap_or_else(|| name.into())
+    }
+
+    /// A command in the lab's host, as whom and with the log that was asked for.
+    pub fn command(&self, lab: &Lab, program: &str) -> Result<Command, LabError> {
+        let mut command = match self.as_user {
+            true => lab.host().command_as_user(program),
+            false => lab.host().command(program),
+        }?;
+        if let Some(path) = &self.log {
+            let log = OpenOptions::new().append(true).create(true).open(path);
+            command.stderr(log.map_err(|e| LabError::new("opening a log", e))?);
+        }
+        Ok(command)
+    }
+
+    /// A process that holds a user, mount and network namespace with no network but loopback.
+    pub fn bare(&self, lab: &Lab) -> Result<Running, LabError> {
+        let resolv = lab.dir().join("guest-resolv.conf");
+        fs::write(&resolv, "nameserver 10.0.2.3\n").map_err(|e| LabError::new("writing resolv.conf", e))?;
+        let mut unshare = self.command(lab, "unshare")?;
+        unshare.args(["--user", "--map-root-user", "--mount", "--net", "sh", "-ec"]).arg(format!(
+            "mount --bind {} /etc/resolv.conf; echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad; \
+             ip link set lo up; echo 1; exec sleep infinity",
+            resolv.display()
+        ));
+        start_ready(lab, &mut unshare)
     }
 }
 
@@ -167,11 +190,6 @@ fn wait_for_route(guest: &Guest) -> Result<(), LabError> {
 fn start_ready(lab: &Lab, command: &mut Command) -> Result<Running, LabError> {
     let name = command.get_program().to_string_lossy().into_owned();
     let mut running = lab.host().spawn(command.stdout(Stdio::piped()))?;
-    let mut byte = [0];
-    let read = running.child().stdout.as_mut().map_or(Ok(0), |out| out.read(&mut byte));
-    match read {
-        Ok(1) => Ok(running),
-        Ok(_) => Err(LabError::new(&name, io::Error::other("ended before it was ready"))),
-        Err(e) => Err(LabError::new(&name, e)),
-    }
+    running.first_byte(PATIENCE).map_err(|e| LabError::new(&name, e))?;
+    Ok(running)
 }

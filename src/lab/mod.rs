@@ -38,11 +38,12 @@ pub use serve::Server;
 use crate::netns::world::{Bind, Identity, NetNs, World};
 use ipnet::IpNet;
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{SockAddr, Socket};
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -143,6 +144,23 @@ impl Running {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.0.id()
+    }
+
+    /// Waits for the first byte of its standard output, which must be a pipe.
+    ///
+    /// # Errors
+    /// It ended before, or says nothing for as long as `patience`.
+    pub fn first_byte(&mut self, patience: Duration) -> io::Result<()> {
+        let Some(out) = self.0.stdout.as_mut() else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let mut polled = [PollFd::new(out.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut polled, PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX))? == 0 {
+            let text = format!("it is not ready after {} s", patience.as_secs());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+        }
+        match out.read(&mut [0])? {
+            0 => Err(io::Error::other("ended before it was ready")),
+            _ => Ok(()),
+        }
     }
 }
 
