@@ -14,7 +14,7 @@ const BOTTOM: f64 = 10.0;
 /// Room of the names.
 const NAMES: f64 = 128.0;
 /// Room of the figures.
-const VALUES: f64 = 82.0;
+const VALUES: f64 = 94.0;
 
 /// One contender.
 pub struct Bar<'a> {
@@ -77,7 +77,8 @@ pub fn draw_bars(
         canvas.text((at, base), &format!("value{own}"), Anchor::Start, &show(figure.median));
         if let Some(ratio) = bar.of_direct {
             let end = at + VALUES - 10.0;
-            canvas.text((end, base), "tick", Anchor::End, &format!("×{}", show(ratio)));
+            let ratio = if ratio < 10.0 { format!("×{ratio:.2}") } else { format!("×{ratio:.0}") };
+            canvas.text((end, base), "tick", Anchor::End, &ratio);
         }
     }
 }

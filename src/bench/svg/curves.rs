@@ -5,9 +5,8 @@ use super::color;
 use crate::bench::load::{Latency, QUANTILES};
 use crate::bench::report::Row;
 
-/// Room of the times at the left, the names at the right, title above and percentiles below.
+/// Room of the times at the left, title above and percentiles below.
 const LEFT: f64 = 56.0;
-const RIGHT: f64 = 140.0;
 const TOP: f64 = 54.0;
 const BOTTOM: f64 = 30.0;
 /// Between names.
@@ -53,7 +52,9 @@ pub fn draw_curves(canvas: &mut Canvas, row: &Row, columns: &[&str], (x, y): Pai
     }
     let rarest = all().map(|p| p.0).fold(1.0, f64::max);
     let (low, high) = (lowest.log10() - 0.05, (highest.log10() + 0.05).max(lowest.log10() + 0.3));
-    let (w, h) = (width - LEFT - RIGHT, height - TOP - BOTTOM);
+    // The names are at the right.
+    let longest = curves.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    let (w, h) = (width - LEFT - 42.0 - 6.8 * longest as f64, height - TOP - BOTTOM);
     let right = |rarity: f64| x + LEFT + w * rarity / rarest;
     let up = |us: f64| y + TOP + h * (1.0 - (us.log10() - low) / (high - low));
     for decade in 0..8 {
