@@ -21,8 +21,16 @@ impl Place {
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
         let built = std::env::var_os("RINGTAP_PROGRAM").unwrap_or(env!("CARGO_BIN_EXE_ringtap").into());
-        std::fs::copy(PathBuf::from(built), dir.path().join("ringtap")).unwrap();
-        Self(dir)
+        let place = Self(dir);
+        place.sh(&format!("install -m 755 '{}' ringtap", PathBuf::from(built).display()));
+        place
+    }
+
+    /// Programs are written by others: a child that another test forks meanwhile would keep ours open, and busy.
+    fn sh(&self, script: &str) {
+        assert!(
+            Command::new("sh").args(["-ec", script]).current_dir(self.0.path()).status().unwrap().success()
+        );
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -153,8 +161,8 @@ fn peers_that_are_installed_take_part_and_every_one_is_listed() {
 fn a_broken_contender_is_reported_and_stops_nobody() {
     let place = Place::new();
     let broken = place.path("broken");
-    std::fs::write(&broken, "#!/bin/sh\necho 'the flux is not compensated' >&2; exit 3\n").unwrap();
-    Command::new("chmod").arg("755").arg(&broken).status().unwrap();
+    let script = r#"printf '%s\n' '#!/bin/sh' 'echo "the flux is not compensated" >&2; exit 3' > broken; chmod 755 broken"#;
+    place.sh(script);
     let with = format!("slirp4netns-broken={}", broken.display());
     let options = ["--only", "outbound/1500/rr-1", "--against", "slirp4netns-broken", "--with", &with];
     let report = place.report(&options);
