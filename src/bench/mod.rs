@@ -6,7 +6,7 @@
 //!   plan      which cells (load x path x link x MTU) a scope has
 //!   entrant   who takes part: PATH, --with
 //!   stand     an entrant at work in the lab, as an ordinary user
-//!   load      the generators at both ends, on tokio-uring
+//!   load      the generators at both ends, on tokio-uring and for datagrams at a pace on crate::ring
 //!   take      one sample: what arrived, what it cost
 //!   run       rounds, contenders in turn
 //!   report    medians -> JSON -> table, svg, compare

@@ -3,8 +3,8 @@
 use super::Said;
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Counters at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ pub enum Phase {
     Over,
 }
 
-/// The counters, written by the runtime's thread and read by the other. They only ever rise, and each is read by itself, so
+/// The counters, written by the threads of the loads and read by that of the orders. They only ever rise, and each is read by itself, so
 /// nothing depends on the order in which they are seen.
 #[derive(Debug, Default)]
 pub struct Meter {
@@ -57,12 +57,13 @@ pub struct Meter {
     /// Which load of a server's this is.
     load: AtomicU64,
     phase: AtomicU8,
+    /// Why a thread ended that is not the runtime's.
+    failure: Mutex<Option<String>>,
 }
 
 /// Adds to one of a meter's counters.
 pub fn count(counter: &AtomicU64, by: usize) {
-    // One thread writes, so a load and a store do, which unlike an addition need no locked bus.
-    counter.store(counter.load(Ordering::Relaxed) + by as u64, Ordering::Relaxed);
+    counter.fetch_add(by as u64, Ordering::Relaxed);
 }
 
 impl Meter {
@@ -73,6 +74,16 @@ impl Meter {
             1 => Phase::Counts,
             _ => Phase::Over,
         }
+    }
+
+    /// A thread of the load has ended.
+    pub fn fail(&self, why: String) {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+    }
+
+    /// Why, once.
+    pub fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The pace ordered last, 0 at first.

@@ -2,7 +2,8 @@
 //!
 //! Theory of operation. Sockets of another namespace are dear to make from outside, so each end is a process of its own that
 //! runs there: a server ([`serve`]) that stays for all cells, and a client for each cell ([`tcp`], [`udp`]). Each has one
-//! thread with a tokio-uring runtime, and one that reads orders and answers them with the counters of [`meter`]:
+//! thread with a tokio-uring runtime, one that reads orders and answers them with the counters of [`meter`], and for datagrams
+//! at a pace one with a ring of [`crate::ring`] ([`datagrams`]):
 //!
 //! ```text
 //!   -> ready          all connections are made, the load runs (or the server listens)
@@ -22,6 +23,7 @@
 //! measured at many streams. `perf/run --only generators` compares with iperf3 and wrk.
 
 pub mod agent;
+mod datagrams;
 mod latency;
 mod meter;
 mod serve;
@@ -41,8 +43,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Bytes of one write or read of bulk.
-const CHUNK: usize = 256 << 10;
+/// Bytes of one write or read of bulk, as iperf3 has them.
+const CHUNK: usize = 128 << 10;
 /// Bytes of a datagram that goes one way.
 pub const DATAGRAM: usize = 1400;
 /// Entries of a generator's ring; charged to the user's locked memory.
@@ -154,8 +156,10 @@ enum Kind {
     Both,
     /// The server answers each message by the same.
     Echo,
-    /// The server answers the one byte and waits for the end.
+    /// The server answers the one byte and closes.
     Once,
+    /// The server answers the one byte and waits for the end.
+    Hold,
     /// An HTTP request, of wrk: any page has five bytes.
     Http,
 }
@@ -168,14 +172,14 @@ impl Kind {
             Self::Both => b'b',
             Self::Echo => b'e',
             Self::Once => b'o',
+            Self::Hold => b'h',
             Self::Http => b'G',
         }
     }
 
     fn of(byte: u8) -> Option<Self> {
-        [Self::Sink, Self::Give, Self::Both, Self::Echo, Self::Once, Self::Http]
-            .into_iter()
-            .find(|k| k.byte() == byte)
+        let all = [Self::Sink, Self::Give, Self::Both, Self::Echo, Self::Once, Self::Hold, Self::Http];
+        all.into_iter().find(|k| k.byte() == byte)
     }
 }
 
@@ -219,7 +223,7 @@ pub fn main(role: &str) -> io::Result<()> {
         meter::obey(meter.clone())?;
         loop {
             tokio::time::sleep(GLANCE).await;
-            if let Some(failure) = shared.failure.borrow_mut().take() {
+            if let Some(failure) = shared.failure.borrow_mut().take().or_else(|| meter.failure()) {
                 return Err(io::Error::other(failure));
             }
             if meter.phase() == Phase::Over {
@@ -242,7 +246,7 @@ async fn start(shared: &Rc<Shared>, server: SocketAddr, task: Task) -> io::Resul
         Task::Exchange { bytes, connections } => tcp::exchange(shared, server, bytes, connections).await,
         Task::Connect { connections } => tcp::connect(shared, server, connections).await,
         Task::Hold { connections } => tcp::hold(shared, server, connections),
-        Task::Datagrams { way } => udp::one_way(shared, server, way),
+        Task::Datagrams { way } => datagrams::one_way(&shared.meter, server, way),
         Task::RoundTrips { clients } => udp::round_trips(shared, server, clients),
     }
 }

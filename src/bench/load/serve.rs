@@ -2,17 +2,18 @@
 
 use super::meter;
 use super::tcp::{give, take};
-use super::udp::{self, READERS};
-use super::{CHUNK, DATAGRAM, Kind, Shared};
-use std::cell::Cell;
+use super::{CHUNK, Kind, Shared, datagrams};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 use tokio_uring::buf::BoundedBuf;
-use tokio_uring::net::{TcpListener, TcpStream, UdpSocket};
+use tokio_uring::net::{TcpListener, TcpStream};
 
 /// Connections that wait to be accepted, at most; the kernel caps it (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
+/// How long an address may be in use by what has ended.
+const HELD: Duration = Duration::from_secs(3);
 /// The answer to an HTTP request.
 const PAGE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
@@ -20,7 +21,7 @@ const PAGE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 pub fn listen(shared: &Rc<Shared>, at: &[SocketAddr]) -> io::Result<()> {
     for &at in at {
         let fail = |e: io::Error| io::Error::new(e.kind(), format!("listening on {at}: {e}"));
-        let listener = std::net::TcpListener::bind(at).map_err(fail)?;
+        let listener = patiently(|| std::net::TcpListener::bind(at)).map_err(fail)?;
         socket2::SockRef::from(&listener).listen(BACKLOG)?;
         let listener = TcpListener::from_std(listener);
         let tcp = shared.clone();
@@ -36,14 +37,26 @@ pub fn listen(shared: &Rc<Shared>, at: &[SocketAddr]) -> io::Result<()> {
                 tokio_uring::spawn(async move { stream_of(shared, stream).await });
             }
         });
-        datagrams(shared, udp::bind(at).map_err(fail)?);
+        datagrams::serve(&shared.meter, at).map_err(fail)?;
     }
     Ok(())
 }
 
+/// Binds what a ring of a program that was just killed may hold for a moment longer.
+pub fn patiently<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let start = Instant::now();
+    loop {
+        match bind() {
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse && start.elapsed() < HELD => {
+                std::thread::sleep(super::GLANCE);
+            }
+            bound => return bound,
+        }
+    }
+}
+
 async fn stream_of(shared: Rc<Shared>, stream: TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let (n, bytes) = stream.read(Vec::with_capacity(4096)).await;
+    let (n, bytes) = stream.read(Vec::with_capacity(512)).await;
     let n = n?;
     let Some(kind) = bytes.first().copied().and_then(Kind::of) else { return Ok(()) };
     let stream = Rc::new(stream);
@@ -58,8 +71,12 @@ async fn stream_of(shared: Rc<Shared>, stream: TcpStream) -> io::Result<()> {
             tokio_uring::spawn(give(shared.clone(), stream.clone()));
             take(shared, stream).await
         }
-        Kind::Echo => echo(&stream, bytes).await,
-        Kind::Once => {
+        Kind::Echo => {
+            stream.set_nodelay(true)?;
+            echo(&stream, bytes).await
+        }
+        Kind::Once => stream.write_all(bytes).await.0,
+        Kind::Hold => {
             stream.write_all(bytes).await.0?;
             stream.read(vec![0]).await.0.map(drop)
         }
@@ -100,33 +117,4 @@ async fn pages(stream: &TcpStream, mut request: Vec<u8>) -> io::Result<()> {
             return Ok(());
         }
     }
-}
-
-fn datagrams(shared: &Rc<Shared>, plain: std::net::UdpSocket) {
-    let socket = Rc::new(UdpSocket::from_std(plain));
-    // Whom datagrams go to once there is a pace: who asked last.
-    let asked = Rc::new(Cell::new(None));
-    for _ in 0..READERS {
-        let (shared, socket, asked) = (shared.clone(), socket.clone(), asked.clone());
-        tokio_uring::spawn(async move {
-            let mut bytes = vec![0; DATAGRAM + 8];
-            loop {
-                let (received, mut back) = socket.recv_from(bytes).await;
-                // An error is that of an earlier answer.
-                if let Ok((n, from)) = received {
-                    match back.first().copied().and_then(Kind::of) {
-                        Some(Kind::Sink) if n == DATAGRAM => {
-                            meter::count(&shared.meter.datagrams_received, 1);
-                        }
-                        Some(Kind::Echo) => back = socket.send_to(back.slice(..n), from).await.1.into_inner(),
-                        Some(Kind::Give) => asked.set(Some(from)),
-                        _ => {}
-                    }
-                }
-                bytes = back;
-            }
-        });
-    }
-    let shared = shared.clone();
-    tokio_uring::spawn(async move { udp::send(shared, socket, asked).await });
 }

@@ -10,11 +10,16 @@ use std::time::{Duration, Instant};
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::net::TcpStream;
 
+/// What all streams send: the same memory, so that it stays in the processor's cache as that of one stream would.
+static BYTES: [u8; CHUNK] = [0x5a; CHUNK];
+
 /// A connection, whose first byte has been sent.
 async fn open(server: SocketAddr, kind: Kind) -> io::Result<TcpStream> {
     let connect = async {
         let stream = TcpStream::connect(server).await?;
-        stream.set_nodelay(true)?;
+        if kind == Kind::Echo {
+            stream.set_nodelay(true)?;
+        }
         stream.write_all(vec![kind.byte()]).await.0?;
         Ok(stream)
     };
@@ -47,10 +52,8 @@ fn closed() -> io::Error {
 
 /// Sends as much as there is room for, until the load is over.
 pub async fn give(shared: Rc<Shared>, stream: Rc<TcpStream>) -> io::Result<()> {
-    let mut bytes = vec![0x5a; CHUNK];
     while shared.meter.phase() != Phase::Over {
-        let (sent, back) = stream.write(bytes).submit().await;
-        bytes = back;
+        let (sent, _) = stream.write(&BYTES[..]).submit().await;
         meter::count(&shared.meter.sent, sent?);
     }
     Ok(())
@@ -163,7 +166,7 @@ pub fn hold(shared: &Rc<Shared>, server: SocketAddr, connections: u32) -> io::Re
         // Gone by a reset: TIME_WAIT of thousands of tuples would be measured with the next figures.
         socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
         stream
-            .write_all(&[Kind::Once.byte()])
+            .write_all(&[Kind::Hold.byte()])
             .and_then(|()| stream.read_exact(&mut [0]))
             .map_err(|e| io::Error::new(e.kind(), format!("connection {} of {connections}: {e}", n + 1)))?;
         Ok(stream)
