@@ -9,6 +9,8 @@ use ringtap::lab::{Guest, Place, Server, addr};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The clients' own addresses, as a server on the host would see them.
@@ -37,6 +39,7 @@ on_both_paths! {
     the_guests_own_traffic_from_published_ports_is_left_alone
     a_container_behind_a_bridge_sees_the_client
     endings_go_through_as_what_they_are
+    a_server_that_resets_at_once_is_not_dialled_again
     a_proxy_header_comes_first
     counters_and_flows_say_what_came_through_and_removal_ends_it
     another_plane_serves_the_same_ports
@@ -278,6 +281,42 @@ fn endings_go_through_as_what_they_are(via: &str) {
             }
         }
     }
+}
+
+/// The reset may be here before we know that the connection stood: it is no refusal, after which another address is tried.
+fn a_server_that_resets_at_once_is_not_dialled_again(via: &str) {
+    const CLIENTS: usize = 600;
+    let world = World::new();
+    let guest = world.guest_with(&["--via", via, "-p", "8080:80"]);
+    let server = guest.place().tcp_listener((ANY[0], 80)).unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let accepted = std::thread::spawn({
+        let over = over.clone();
+        move || {
+            let mut accepted = 0;
+            while let Ok((stream, _)) = server.accept()
+                && !over.load(Ordering::SeqCst)
+            {
+                accepted += 1;
+                socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+            }
+            accepted
+        }
+    });
+    for _ in 0..CLIENTS / 100 {
+        let clients: Vec<_> = (0..100).map(|_| world.lab.internet().tcp_connect((HOST[0], 8080))).collect();
+        for client in clients {
+            // A reset may be quicker than connect(2).
+            let Ok(mut client) = client else { continue };
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        }
+    }
+    over.store(true, Ordering::SeqCst);
+    // Wakes the server for the last time.
+    let _ = guest.place().tcp_connect((LOOPBACK[0], 80));
+    let accepted = accepted.join().unwrap();
+    assert!(accepted <= CLIENTS, "{accepted} connections for {CLIENTS} clients");
 }
 
 fn a_proxy_header_comes_first(via: &str) {

@@ -192,9 +192,21 @@ impl<T: Copy> TcpRelays<T> {
         if link.closing {
             return self.bury(ring, now, id);
         }
-        // A soft error is reported as success (see plane::streams): the socket itself knows.
-        let connected =
-            result.is_ok() && link.server.as_ref().is_some_and(|fd| SockRef::from(fd).peer_addr().is_ok());
+        // A soft error is reported as success (see plane::streams): the socket itself knows. It also knows of a server that
+        // has accepted and reset already, which is the connection's end and no refusal.
+        let server = link.server.as_ref().map(SockRef::from);
+        let connected = result.is_ok() && server.as_ref().is_some_and(|fd| fd.peer_addr().is_ok());
+        let error = match result {
+            Ok(_) if connected => None,
+            Ok(_) => server.and_then(|fd| fd.take_error().ok().flatten()).and_then(|e| e.raw_os_error()),
+            Err(errno) => Some(errno as i32),
+        };
+        // What is left where the connection stood when the reset came (`tcp_reset`, net/ipv4/tcp_input.c); before that it is
+        // `ECONNREFUSED`.
+        if matches!(error, Some(libc::ECONNRESET | libc::EPIPE)) {
+            link.pair.abort(&mut self.actions);
+            return self.perform(ring, now, id);
+        }
         if !connected {
             link.server = None;
             if matches!(result, Err(Errno::ECONNREFUSED)) && link.attempt < 8 {
