@@ -147,9 +147,10 @@ impl<T: Copy> Ring<T> {
         };
         let Some(index) = cqueue::buffer_select(flags) else { return Data::None };
         let Some(id) = self.arena.adopt(class, u32::from(index)) else { return Data::None };
+        let len = usize::try_from(result).unwrap_or(0);
         match class {
-            Class::Tap => self.tap.taken(),
-            _ => self.host.taken(),
+            Class::Tap => self.tap.taken(len),
+            _ => self.host.taken(len),
         }
         let span = Span::new(id, 0, u32::try_from(result).unwrap_or(0));
         let data = match kind {

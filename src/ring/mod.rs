@@ -173,8 +173,8 @@ impl<T: Copy> Ring<T> {
     /// Most slots that [`Self::buffers_available`] can report for a class.
     pub fn buffers_total(&self, class: Class) -> usize {
         match class {
-            Class::Tap => self.tap.target(),
-            Class::Host => self.host.target(),
+            Class::Tap => self.tap.most(),
+            Class::Host => self.host.most(),
             Class::Small => self.arena.slot_count(Class::Small),
         }
     }

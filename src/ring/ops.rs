@@ -154,7 +154,12 @@ impl<T: Copy> Ring<T> {
             Ok(lent) => lent,
             Err(errno) => return self.refuse(tag, errno),
         };
-        self.send_block(fd, lent, tag)
+        // SAFETY: as in `write_frame`.
+        let [only] = unsafe { lent.as_ref() }.vectors[..] else { return self.send_block(fd, lent, tag) };
+        // Most are one piece, and need no message header for the kernel to read and check.
+        self.start(fd, tag, Some(lent), Kind::Plain, |fd| {
+            opcode::Send::new(fd, only.iov_base.cast(), only.iov_len as u32).flags(libc::MSG_NOSIGNAL).build()
+        })
     }
 
     /// Sends one datagram, or several of equal size at once.

@@ -5,6 +5,10 @@
 //! up to a target and publishes all of it with one store of the tail, right before the kernel is entered. A slot
 //! leaves by a completion that names it ([`Provided::taken`]). The head is the kernel's; what we know is the number of
 //! slots that no completion has named yet, which is exact whenever the completion queue is drained.
+//!
+//! How many tap slots are lent follows what the frames fill of them. The kernel takes slots in the order they were lent, so
+//! each of them is written to before the first is again: 64 super-frames are four megabytes, which leave the processor's
+//! cache before they are read; 64 datagrams are a hundred kilobytes, and want to be joined into one send.
 
 use super::error::RingError;
 use crate::buf::{Arena, Class};
@@ -17,6 +21,10 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 /// Tap slots lent at once, at most: one batch of datagrams that are joined into one send.
 const MAX_LENT_TAP: usize = 64;
+/// And at least, whatever they are filled with.
+const MIN_LENT_TAP: usize = 16;
+/// Bytes that the lent tap slots should hold once they are filled (perf/NOTES.md, "how many tap slots are lent").
+const LENT_TAP_BYTES: usize = 1 << 20;
 /// Host slots lent at once, at most. The kernel takes slots in the order they were lent, so every lent slot is written to
 /// in turn; few of them keep the bytes that are moved in the processor's cache.
 const MAX_LENT_HOST: usize = 32;
@@ -30,7 +38,12 @@ pub(super) struct Provided {
     tail: u16,
     published: u16,
     level: usize,
+    /// Slots lent at most, ever.
+    most: usize,
+    /// Slots to lend now.
     target: usize,
+    /// What the last slots were filled with: a moving average, in bytes.
+    filled: usize,
     abandoned: bool,
 }
 
@@ -45,6 +58,7 @@ impl Provided {
         // SAFETY: a new anonymous mapping at an address of the kernel's choice overlaps nothing that exists.
         let base = unsafe { mmap_anonymous(None, bytes, prot, MapFlags::MAP_PRIVATE) }
             .map_err(|errno| RingError::Arena { bytes: bytes.get(), source: errno.into() })?;
+        let most = (slots - (slots / 8).min(4)).min(if class == Class::Tap { MAX_LENT_TAP } else { MAX_LENT_HOST });
         let ring = Self {
             base: base.cast(),
             bytes,
@@ -53,11 +67,9 @@ impl Provided {
             tail: 0,
             published: 0,
             level: 0,
-            target: (slots - (slots / 8).min(4)).min(if class == Class::Tap {
-                MAX_LENT_TAP
-            } else {
-                MAX_LENT_HOST
-            }),
+            most,
+            target: most,
+            filled: 0,
             abandoned: false,
         };
         // SAFETY: the range is the mapping just made. The kernel pins these pages: a fork that made them copy-on-write
@@ -109,25 +121,40 @@ impl Provided {
         }
     }
 
-    /// A completion named a slot of this ring.
-    pub(super) fn taken(&mut self) {
+    /// A completion named a slot of this ring, which holds `len` bytes.
+    pub(super) fn taken(&mut self, len: usize) {
         self.level = self.level.saturating_sub(1);
+        if self.class == Class::Tap {
+            self.filled = (self.filled * 7 + len) / 8;
+            self.target = lend(self.filled).min(self.most);
+        }
     }
 
     /// Slots that the kernel can fill, once those free in the arena are lent.
     pub(super) fn available(&self, arena: &Arena) -> usize {
-        self.level + arena.free_count(self.class).min(self.target - self.level)
+        self.level + arena.free_count(self.class).min(self.most - self.level)
     }
 
     /// Slots lent at most.
-    pub(super) fn target(&self) -> usize {
-        self.target
+    pub(super) fn most(&self) -> usize {
+        self.most
+    }
+
+    /// Slots lent now.
+    #[cfg(test)]
+    pub(super) fn level(&self) -> usize {
+        self.level
     }
 
     /// The kernel may still read here although the ring is gone: never unmap.
     pub(super) fn abandon(&mut self) {
         self.abandoned = true;
     }
+}
+
+/// Tap slots to lend when each is filled with about `len` bytes.
+fn lend(len: usize) -> usize {
+    (LENT_TAP_BYTES / len.max(1)).clamp(MIN_LENT_TAP, MAX_LENT_TAP)
 }
 
 impl Drop for Provided {
@@ -137,5 +164,16 @@ impl Drop for Provided {
             // itself (it pins them), and no operation is left that could select a slot.
             let _ = unsafe { munmap(self.base.cast(), self.bytes.get()) };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_slots_are_lent_as_stay_in_the_cache() {
+        assert_eq!((lend(0), lend(1500), lend(16 << 10)), (64, 64, 64));
+        assert_eq!((lend(32 << 10), lend(64 << 10), lend(72 << 10)), (32, 16, 16));
     }
 }

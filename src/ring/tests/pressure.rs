@@ -224,3 +224,27 @@ fn a_ring_that_goes_away_ends_what_is_in_flight() {
     ring.write_bytes(ours.as_fd(), vec![0; 100], 2);
     drop(ring);
 }
+
+#[test]
+fn fewer_slots_are_lent_while_frames_are_long() {
+    let arena = ArenaConfig { tap: 256, host: 4, small: 16 };
+    let mut ring: TestRing = Ring::new(RingConfig { arena, ..config() }).unwrap();
+    let (ours, theirs) = UnixDatagram::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    ring.read_frames(ours.as_fd(), 1);
+    let mut carry = |len: usize| {
+        for _ in 0..100 {
+            theirs.send(&vec![7; len]).unwrap();
+            let done = next(&mut ring);
+            assert_eq!(done.result, Ok(len as u32));
+            ring.release(done.data.span().unwrap().buf);
+        }
+        ring.submit().unwrap();
+        ring.tap.level()
+    };
+    assert_eq!((carry(100), carry(64 << 10), carry(1400)), (64, 16, 64));
+    assert_eq!(ring.buffers_total(Class::Tap), 64);
+    ring.cancel_fd(ours.as_fd());
+    assert_eq!(next(&mut ring).result, Err(Errno::ECANCELED));
+    assert_all_back(&ring);
+}
