@@ -1,4 +1,4 @@
-//! The log: one line per event on standard error, `ringtap: warning: ...`, as shell tools write it.
+//! The log: one line per event on standard error, `ringtap: warning: ...`, as shell tools write it, or one JSON object.
 
 use crate::control::Level;
 use std::fmt;
@@ -34,6 +34,16 @@ impl From<LogLevel> for Level {
     }
 }
 
+/// The values of `--log-format`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// A line for people.
+    #[default]
+    Text,
+    /// A JSON object a line, with the time and the module.
+    Json,
+}
+
 struct Line;
 
 impl<S, N> FormatEvent<S, N> for Line
@@ -61,12 +71,14 @@ where
 }
 
 /// Starts the log of this process and of those it forks.
-pub fn start(level: Level) {
+pub fn start(level: Level, format: LogFormat) {
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level.to_tracing())
         .with_ansi(false)
-        .with_writer(std::io::stderr)
-        .event_format(Line);
+        .with_writer(std::io::stderr);
     // It fails only if a log was started before, which then serves as well.
-    let _ = subscriber.try_init();
+    let _ = match format {
+        LogFormat::Text => subscriber.event_format(Line).try_init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+    };
 }

@@ -10,6 +10,7 @@
 
 pub mod attach;
 pub mod bench;
+pub mod config;
 pub mod install;
 pub mod log;
 pub mod network_args;
@@ -18,8 +19,10 @@ pub mod port;
 pub mod publish_args;
 pub mod relay;
 pub mod run;
+pub mod settings;
 
-use clap::{Parser, Subcommand};
+use crate::config::settings::Caller;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::process::ExitCode;
 
 /// A network for rootless containers and commands, on io_uring.
@@ -47,6 +50,8 @@ enum Verb {
     BenchLoad(bench::LoadArgs),
     /// Make links by which ringtap takes other programs' places.
     Install(install::InstallArgs),
+    /// Show the settings that hold, and where each came from.
+    Config(config::ConfigArgs),
 }
 
 /// Why a verb did not do its work; one line with cause and remedy.
@@ -60,6 +65,9 @@ pub enum CliError {
         /// What is wrong with its value, and what to give instead.
         cause: String,
     },
+    /// A file or a variable says something that makes no sense.
+    #[error(transparent)]
+    Settings(#[from] crate::config::settings::SettingsError),
     /// A running instance did not do what was asked, or there is none.
     #[error(transparent)]
     Client(#[from] port::client::ClientError),
@@ -79,6 +87,14 @@ impl CliError {
     fn option<E: std::fmt::Display>(option: &'static str) -> impl Fn(E) -> Self {
         move |cause| Self::Option { option, cause: cause.to_string() }
     }
+
+    /// What is wrong, without the name of the option.
+    fn cause(self) -> String {
+        match self {
+            Self::Option { cause, .. } => cause,
+            other => other.to_string(),
+        }
+    }
 }
 
 /// Runs the program.
@@ -87,7 +103,39 @@ pub fn main() -> ExitCode {
     if let Some(persona) = words.next().as_deref().and_then(persona::Persona::of) {
         return persona.main(words.collect());
     }
-    let outcome = match Cli::parse().verb {
+    let outcome = dispatch();
+    match outcome {
+        Ok(status) => ExitCode::from(status),
+        Err(e) => {
+            eprintln!("ringtap: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Parses the command line and does what it says.
+fn dispatch() -> Result<u8, CliError> {
+    let verb = std::env::args_os().nth(1);
+    if !verb.is_some_and(|verb| settings::VERBS.iter().any(|v| verb == *v)) {
+        return perform(Cli::parse().verb);
+    }
+    let settings = settings::load(Caller::Run);
+    let command = match &settings {
+        Ok(settings) => settings::apply(settings, Cli::command()),
+        // The help, and a mistake on the command line, come first.
+        Err(_) => Cli::command(),
+    };
+    let matches = command.get_matches();
+    let settings = settings?;
+    let verb = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit()).verb;
+    perform(verb).map_err(|e| match matches.subcommand() {
+        Some((_, matches)) => settings::blame(&settings, matches, e),
+        None => e,
+    })
+}
+
+fn perform(verb: Verb) -> Result<u8, CliError> {
+    match verb {
         Verb::Run(args) => args.run(),
         Verb::Attach(args) => args.run(),
         Verb::Relay(args) => args.run(),
@@ -95,13 +143,7 @@ pub fn main() -> ExitCode {
         Verb::Bench(args) => args.run(),
         Verb::BenchLoad(args) => args.run(),
         Verb::Install(args) => args.run(),
-    };
-    match outcome {
-        Ok(status) => ExitCode::from(status),
-        Err(e) => {
-            eprintln!("ringtap: {e}");
-            ExitCode::FAILURE
-        }
+        Verb::Config(args) => args.run(),
     }
 }
 
@@ -124,6 +166,60 @@ mod tests {
         let Verb::Run(run) = cli.verb else { panic!("not run") };
         assert_eq!(run.command, ["-x"]);
         assert!(Cli::try_parse_from(["ringtap", "run"]).is_err());
+    }
+
+    #[test]
+    fn every_setting_is_a_flag_of_both_verbs_with_the_same_default_and_words() {
+        use crate::config::settings::{CATALOGUE, Kind};
+        let cli = Cli::command();
+        for (setting, verb) in CATALOGUE.iter().flat_map(|s| settings::VERBS.map(|verb| (s, verb))) {
+            let verb = cli.find_subcommand(verb).unwrap();
+            let arg = verb.get_arguments().find(|arg| arg.get_long() == Some(setting.flag));
+            let arg = arg.unwrap_or_else(|| panic!("no --{}", setting.flag));
+            assert_eq!(arg.get_id().as_str(), setting.flag.replace('-', "_"));
+            let words: Vec<_> = arg.get_possible_values().iter().map(|v| v.get_name().to_owned()).collect();
+            if let Kind::Choice(all) = setting.kind {
+                assert_eq!(words, all, "{}", setting.key);
+            }
+            let defaults: Vec<_> =
+                arg.get_default_values().iter().map(|v| v.to_str().unwrap().to_owned()).collect();
+            if !defaults.is_empty() {
+                assert_eq!(Some(defaults), (setting.default)(Caller::Run), "{}", setting.key);
+            }
+        }
+    }
+
+    #[test]
+    fn a_setting_is_the_default_of_its_flag_and_the_flag_wins() {
+        let mut given = crate::config::Settings::new(Caller::Run);
+        let text = "sandbox = \"require\"\n[policy]\ndeny = [\"all\", \"10.0.0.0/8\"]\nhost-loopback = true\n[publish]\n\
+                    source-ip = \"gateway\"";
+        given.take_file(std::path::Path::new("/c.toml"), text).unwrap();
+        let parse = |words: &[&str]| {
+            let words = ["ringtap", "run"].iter().chain(words).chain(&["true"]);
+            settings::apply(&given, Cli::command()).try_get_matches_from(words).unwrap()
+        };
+        let raw = |matches: &clap::ArgMatches, id: &str| -> Vec<String> {
+            let matches = matches.subcommand_matches("run").unwrap();
+            matches.get_raw(id).unwrap().map(|v| v.to_str().unwrap().to_owned()).collect()
+        };
+        let matches = parse(&[]);
+        for (id, texts) in [
+            ("deny", &["all", "10.0.0.0/8"][..]),
+            ("allow_host_loopback", &["true"]),
+            ("source_ip", &["gateway"]),
+            ("sandbox", &["require"]),
+        ] {
+            assert_eq!(raw(&matches, id), texts);
+        }
+        let matches = parse(&["--deny", "192.0.2.1", "--allow-host-loopback=false", "--sandbox", "off"]);
+        assert_eq!(raw(&matches, "deny"), ["192.0.2.1"]);
+        assert_eq!(raw(&matches, "allow_host_loopback"), ["false"]);
+        settings::take_flags(&mut given, matches.subcommand_matches("run").unwrap());
+        let from = |key: &str| given.get(key).unwrap().origin.to_string();
+        assert_eq!(["policy.deny", "sandbox"].map(from), ["flag --deny", "flag --sandbox"]);
+        assert_eq!(from("publish.source-ip"), "/c.toml:5");
+        assert!(Cli::from_arg_matches(&matches).is_ok());
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The options about the network that `run` and `attach` share.
 
 use super::CliError;
-use super::log::LogLevel;
+use super::log::{LogFormat, LogLevel};
 use crate::config::network::{MTU_DEFAULT, MTU_MIN_V6};
-use crate::config::{Exposed, Network, OutboundAddr, Policy, PortOptions, Rule, SandboxMode};
+use crate::config::{Exposed, Network, OutboundAddr, Policy, PortOptions, Rule, SandboxMode, resolvers};
 use crate::control::Common;
 use crate::control::api::Drivers;
 use crate::netns::process::adopt_fd;
@@ -44,8 +44,8 @@ pub struct NetworkArgs {
     /// Resolver to use instead of the host's resolv.conf; may be given again
     #[arg(long, value_name = "ADDR[:PORT]")]
     dns: Vec<String>,
-    /// The gateway's address stands for the host's loopback
-    #[arg(long)]
+    /// The gateway's address stands for the host's loopback; =false where a setting says so
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL", default_value = "false", default_missing_value = "true")]
     allow_host_loopback: bool,
     /// A port of the host's loopback that the guest reaches at its gateway's address; may be given again
     #[arg(long, value_name = "PORT|HOSTPORT:GATEWAYPORT[/tcp|udp]")]
@@ -72,6 +72,9 @@ pub struct NetworkArgs {
     /// Least level of messages on standard error
     #[arg(long, value_enum, default_value = "warn")]
     log_level: LogLevel,
+    /// How messages look
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: LogFormat,
     /// Descriptor that gets one `1` when the network works
     #[arg(long, value_name = "FD")]
     ready_fd: Option<RawFd>,
@@ -86,7 +89,7 @@ impl NetworkArgs {
         // First of all: descriptors that we open could get the number of one that was never passed.
         let ready_fd = self.ready_fd.map(|fd| inherited("--ready-fd", fd)).transpose()?;
         let log_level = self.log_level.into();
-        super::log::start(log_level);
+        super::log::start(log_level, self.log_format);
         let network = self.network(ifname)?;
         let dns = self.dns.iter().map(|s| parse_dns(s)).collect::<Result<_, _>>()?;
         let pcap = match &self.pcap {
@@ -186,7 +189,7 @@ pub(super) fn check_ifname(name: &str) -> Result<String, CliError> {
 }
 
 /// The ports of `--expose-host`. One port of the gateway cannot stand for two of the host.
-fn exposed(given: &[String]) -> Result<Vec<Exposed>, CliError> {
+pub(super) fn exposed(given: &[String]) -> Result<Vec<Exposed>, CliError> {
     let mut all: Vec<Exposed> = Vec::with_capacity(given.len());
     for text in given {
         let new: Exposed = text.parse().map_err(CliError::option("--expose-host"))?;
@@ -201,21 +204,11 @@ fn exposed(given: &[String]) -> Result<Vec<Exposed>, CliError> {
 }
 
 fn parse_dns(text: &str) -> Result<SocketAddr, CliError> {
-    let addr = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)).or_else(|_| text.parse());
-    let usable = |a: SocketAddr| match a.ip().to_canonical() {
-        ip if a.port() == 0 || ip.is_unspecified() || ip.is_multicast() => {
-            Err(format!("{text:?} is no place where a resolver could be; give its address"))
-        }
-        // As the kernel shows the source of the answers.
-        ip @ IpAddr::V4(_) => Ok(SocketAddr::new(ip, a.port())),
-        IpAddr::V6(_) => Ok(a),
-    };
-    addr.map_err(|_| format!("{text:?} is not an address; use ADDR, ADDR:PORT or [ADDR]:PORT"))
-        .and_then(usable)
-        .map_err(CliError::option("--dns"))
+    resolvers::named(text).map_err(CliError::option("--dns"))
 }
 
-fn outbound(given: &[String]) -> Result<OutboundAddr, CliError> {
+/// The sources of `--outbound-addr`.
+pub(super) fn outbound(given: &[String]) -> Result<OutboundAddr, CliError> {
     let refused = CliError::option("--outbound-addr");
     let mut outbound = OutboundAddr::default();
     for text in given {

@@ -13,6 +13,7 @@ pub mod resolvers;
 pub mod rootlesskit_spec;
 pub mod rule;
 pub mod sandbox;
+pub mod settings;
 
 pub use exposed::Exposed;
 pub use network::{Filtering, LINK_CONGESTION, Network, NetworkError, OutboundAddr, Policy};
@@ -22,3 +23,4 @@ pub use resolvers::Resolvers;
 pub use rootlesskit_spec::RootlessKitSpec;
 pub use rule::{Rule, RuleError};
 pub use sandbox::SandboxMode;
+pub use settings::Settings;

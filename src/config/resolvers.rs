@@ -48,6 +48,23 @@ impl Resolvers {
     }
 }
 
+/// A resolver that a person names: `ADDR`, `ADDR:PORT` or `[ADDR]:PORT`.
+///
+/// # Errors
+/// What is wrong, and what to give instead.
+pub fn named(text: &str) -> Result<SocketAddr, String> {
+    let addr = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)).or_else(|_| text.parse());
+    let addr = addr.map_err(|_| format!("{text:?} is not an address; use ADDR, ADDR:PORT or [ADDR]:PORT"))?;
+    match addr.ip().to_canonical() {
+        ip if addr.port() == 0 || ip.is_unspecified() || ip.is_multicast() => {
+            Err(format!("{text:?} is no place where a resolver could be; give its address"))
+        }
+        // As the kernel shows the source of the answers.
+        ip @ IpAddr::V4(_) => Ok(SocketAddr::new(ip, addr.port())),
+        IpAddr::V6(_) => Ok(addr),
+    }
+}
+
 fn parse_server(word: &str, scope: &impl Fn(&str) -> Option<u32>) -> Option<SocketAddr> {
     if let Ok(ip) = word.parse::<IpAddr>() {
         return Some(SocketAddr::new(ip, 53));

@@ -84,6 +84,16 @@ impl Rule {
     /// [`RuleError`].
     pub fn all(allow: &[String], deny: &[String]) -> Result<Vec<Self>, RuleError> {
         let mut rules = Self::closed_by_default();
+        rules.extend(Self::asked(allow, deny)?);
+        if rules.len() > RULES_MAX { Err(RuleError::TooMany) } else { Ok(rules) }
+    }
+
+    /// The rules that were asked for and no others, for guests to whom nothing is closed by default.
+    ///
+    /// # Errors
+    /// [`RuleError`].
+    pub fn asked(allow: &[String], deny: &[String]) -> Result<Vec<Self>, RuleError> {
+        let mut rules = Vec::new();
         for (texts, deny) in [(allow, false), (deny, true)] {
             for text in texts {
                 rules.extend(Self::parse(text, deny)?);

@@ -358,6 +358,12 @@ impl<'a> Place<'a> {
         let mut command = Command::new(program);
         let run = if who == Identity::WorldRoot { "run" } else { "user-run" };
         command.env("HOME", self.dir.join("home")).env("XDG_RUNTIME_DIR", self.dir.join(run));
+        // Settings of whoever runs us are none of a lab's business.
+        let vars = std::env::vars_os().map(|(name, _)| name);
+        for name in vars.filter(|name| name.as_encoded_bytes().starts_with(b"RINGTAP_")) {
+            command.env_remove(name);
+        }
+        command.env_remove("XDG_CONFIG_HOME");
         self.world
             .enter(self.net, who, &mut command)
             .map_err(|e| LabError::new(&format!("preparing {program}"), e))?;

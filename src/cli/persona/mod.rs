@@ -1,5 +1,6 @@
 //! Called by another program's name, ringtap is that program: its flags become our configuration.
 
+mod common;
 pub mod docker_proxy;
 pub mod go_flags;
 pub mod rootlessctl;

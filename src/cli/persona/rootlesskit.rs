@@ -8,12 +8,14 @@
 //!
 //! What RootlessKit does and we refuse: `--net=vpnkit` and `--net=lxc-user-nic`, which are programs of others.
 
+use super::common;
 use super::go_flags::Parsed;
 use super::rootlesskit_text::{FLAGS, VERSION, help, semver, version};
 use crate::cli::network_args::check_ifname;
 use crate::config::network::MTU_MIN_V6;
 use crate::config::rootlesskit_spec::PROTOCOLS;
-use crate::config::{Filtering, Network, Policy, PortOptions, RootlessKitSpec, SandboxMode, SourceIp, Via};
+use crate::config::settings::{Caller, SettingsError};
+use crate::config::{Filtering, Network, PortOptions, RootlessKitSpec, Settings, Via};
 use crate::control::api::{Drivers, PortDriver};
 use crate::control::ports::Asked;
 use crate::control::run::{AsRootlessKit, Run, run};
@@ -53,9 +55,15 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             Err(e) => failed(&e),
         };
     }
-    crate::cli::log::start(if flags.on("debug") { Level::Debug } else { Level::Warn });
+    let settings = match settings_of(&flags) {
+        Ok(settings) => settings,
+        Err(e) => return failed(&e.to_string()),
+    };
+    let log_level = common::start_log(&settings);
     let words: Vec<_> = flags.rest.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    match wanted(&flags).and_then(|wanted| run(wanted, plane::main).map_err(|e| explain(&e))) {
+    match wanted(&flags, &settings, log_level)
+        .and_then(|wanted| run(wanted, plane::main).map_err(|e| explain(&e)))
+    {
         Ok(Ended::Exited(0)) => ExitCode::SUCCESS,
         Ok(ended) => {
             let (how, status) = match ended {
@@ -108,8 +116,41 @@ fn name(number: i32) -> String {
     named.to_owned()
 }
 
+/// The settings that hold for a command line of rootlesskit.
+///
+/// # Errors
+/// One line.
+pub fn settings(arguments: Vec<OsString>) -> Result<Settings, String> {
+    settings_of(&Parsed::of(&FLAGS, arguments)?).map_err(|e| e.to_string())
+}
+
+fn settings_of(flags: &Parsed) -> Result<Settings, SettingsError> {
+    let mut settings = crate::cli::settings::load(Caller::RootlessKit)?;
+    ask(&mut settings, flags);
+    Ok(settings)
+}
+
+/// What the caller asks for stays as it is.
+fn ask(settings: &mut Settings, flags: &Parsed) {
+    let mut take = |key: &str, flag: &str, text: &str| settings.take_flag(key, flag, vec![text.to_owned()]);
+    if let Some(closed) = flags.last("disable-host-loopback") {
+        take(
+            "policy.host-loopback",
+            "--disable-host-loopback",
+            if closed == "true" { "false" } else { "true" },
+        );
+    }
+    if let Some(shown) = flags.last("source-ip-transparent") {
+        let whom = if shown == "true" { "preserve" } else { "gateway" };
+        take("publish.source-ip", "--source-ip-transparent", whom);
+    }
+    if flags.on("debug") {
+        take("log.level", "--debug", "debug");
+    }
+}
+
 /// Checks everything.
-fn wanted(flags: &Parsed) -> Result<Run, String> {
+fn wanted(flags: &Parsed, settings: &Settings, log_level: Level) -> Result<Run, String> {
     if flags.rest.is_empty() {
         return Err("no command specified".to_owned());
     }
@@ -150,7 +191,7 @@ fn wanted(flags: &Parsed) -> Result<Run, String> {
         Net::Loopback { .. } => Net::Loopback { ports: implicit || ports.is_some() },
         net => net,
     };
-    let network = network(flags, net)?;
+    let network = network(flags, settings, net)?;
     let copy_up: Vec<PathBuf> = flags.list("copy-up").into_iter().map(Into::into).collect();
     let namespaces = [
         (pidns, CloneFlags::CLONE_NEWPID),
@@ -161,14 +202,14 @@ fn wanted(flags: &Parsed) -> Result<Run, String> {
     Ok(Run {
         common: Common {
             network,
-            dns: Vec::new(),
+            dns: common::dns(settings)?,
             ports: published.iter().map(parse_port).collect::<Result<_, _>>()?,
-            port_defaults: port_defaults(flags, ports),
+            port_defaults: port_defaults(settings, ports),
             relay_only: matches!(net, Net::Loopback { .. }),
             drivers: Drivers { version: VERSION, network: driver, port: ports },
             pcap: None,
-            sandbox: SandboxMode::On,
-            log_level: if flags.on("debug") { Level::Debug } else { Level::Warn },
+            sandbox: common::sandbox(settings, flags.text("slirp4netns-sandbox", "") == "true"),
+            log_level,
             ready_fd: None,
         },
         net,
@@ -241,11 +282,10 @@ fn port_driver(flags: &Parsed, net: Net) -> Result<Option<PortDriver>, String> {
     }
 }
 
-fn port_defaults(flags: &Parsed, ports: Option<PortDriver>) -> PortOptions {
-    let hidden = flags.last("source-ip-transparent").is_some_and(|value| value == "false");
+fn port_defaults(settings: &Settings, ports: Option<PortDriver>) -> PortOptions {
     PortOptions {
         via: ports.filter(|driver| driver.disallow_loopback_child_ip).map(|_| Via::Tap),
-        source_ip: hidden.then_some(SourceIp::Gateway),
+        source_ip: common::source_ip(settings),
         proxy_protocol: None,
     }
 }
@@ -255,7 +295,7 @@ fn parse_port(text: &OsString) -> Result<Asked, String> {
     Ok(Asked::RootlessKit(spec))
 }
 
-fn network(flags: &Parsed, net: Net) -> Result<Network, String> {
+fn network(flags: &Parsed, settings: &Settings, net: Net) -> Result<Network, String> {
     let defaults = Network::default();
     let given = |name: &str| flags.last(name).map(|value| value.to_string_lossy().into_owned());
     if net != Net::Tap {
@@ -286,18 +326,17 @@ fn network(flags: &Parsed, net: Net) -> Result<Network, String> {
     if v6.is_some() && mtu < MTU_MIN_V6 {
         return Err(format!("ipv6 needs an MTU of {MTU_MIN_V6} or more"));
     }
-    let allow_host_loopback = !flags.on("disable-host-loopback");
     let network = Network {
         v4,
         v6,
         mtu,
         ifname: check_ifname(&flags.text("ifname", "tap0")).map_err(|e| e.to_string())?,
-        // Callers count on what slirp4netns reaches, a cloud's metadata among it.
-        policy: Policy { allow_host_loopback, rules: Vec::new(), ..Policy::default() },
+        policy: common::policy(settings)?,
+        outbound: common::source(settings)?,
         filtering: Filtering::EndpointIndependent,
         ..defaults
     };
-    if allow_host_loopback {
+    if network.policy.allow_host_loopback {
         tracing::warn!(
             "the host's 127.0.0.1 can be reached at {} inside; --disable-host-loopback closes it",
             network.gateway_v4()
@@ -354,9 +393,39 @@ fn is_activated() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{SandboxMode, SourceIp};
 
     fn of(line: &str) -> Result<Run, String> {
-        wanted(&Parsed::of(&FLAGS, line.split_whitespace().map(Into::into).collect())?)
+        with("", line)
+    }
+
+    fn with(file: &str, line: &str) -> Result<Run, String> {
+        let flags = Parsed::of(&FLAGS, line.split_whitespace().map(Into::into).collect())?;
+        let mut settings = Settings::new(Caller::RootlessKit);
+        settings.take_file("/c.toml".as_ref(), file).map_err(|e| e.to_string())?;
+        ask(&mut settings, &flags);
+        wanted(&flags, &settings, Level::Warn)
+    }
+
+    #[test]
+    fn settings_hold_where_the_caller_has_said_nothing() {
+        let file = "sandbox = \"off\"\n[policy]\ndeny = [\"192.0.2.0/24\"]\nexpose-host = [\"5432\"]\nhost-loopback = true\n\
+                    [publish]\nsource-ip = \"gateway\"\n[network]\noutbound-addr = [\"127.0.0.1\"]\ndns = [\"192.0.2.1\"]";
+        let common = with(file, "--net=slirp4netns --port-driver=builtin true").unwrap().common;
+        let policy = &common.network.policy;
+        assert_eq!((policy.rules.len(), policy.exposed.len(), policy.allow_host_loopback), (1, 1, true));
+        assert_eq!(common.network.outbound.v4, Some("127.0.0.1".parse().unwrap()));
+        assert_eq!(common.dns, ["192.0.2.1:53".parse().unwrap()]);
+        assert_eq!(common.port_defaults.source_ip, Some(SourceIp::Gateway));
+        assert_eq!(common.sandbox, SandboxMode::Off);
+        let line = "--net=slirp4netns --disable-host-loopback --source-ip-transparent --slirp4netns-sandbox=true true";
+        let common = with(file, line).unwrap().common;
+        assert!(!common.network.policy.allow_host_loopback);
+        assert_eq!((common.port_defaults.source_ip, common.sandbox), (None, SandboxMode::On));
+        let open =
+            with("policy.host-loopback = false", "--net=slirp4netns --disable-host-loopback=false true")
+                .unwrap();
+        assert!(open.common.network.policy.allow_host_loopback);
     }
 
     fn refused(line: &str) -> String {

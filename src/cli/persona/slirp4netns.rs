@@ -6,13 +6,15 @@
 //! error is followed by the usage on standard output, as there. What upstream does and we refuse: `--target-type=bess`,
 //! frames over a unix socket for User Mode Linux.
 
+use super::common;
 use super::slirp4netns_flags::Flags;
 use super::slirp4netns_text::{HELP, banner, version};
 use crate::cli::network_args::{addresses_of, check_ifname};
-use crate::config::{Filtering, Network, OutboundAddr, Policy, PortOptions, SandboxMode};
+use crate::config::settings::{Caller, SettingsError};
+use crate::config::{Filtering, Network, OutboundAddr, PortOptions, Settings};
+use crate::control::Common;
 use crate::control::api::Drivers;
 use crate::control::slirp4netns::{Place, Slirp4netns, serve};
-use crate::control::{Common, Level};
 use crate::netns::process::adopt_fd;
 use crate::plane;
 use ipnet::Ipv4Net;
@@ -32,7 +34,14 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         print!("{}", if flags.help { HELP.to_owned() } else { version() });
         return ExitCode::SUCCESS;
     }
-    let wanted = match wanted(flags) {
+    let settings = match settings_of(&flags) {
+        Ok(settings) => settings,
+        Err(e) => {
+            eprintln!("slirp4netns: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let wanted = match wanted(flags, &settings) {
         Ok(wanted) => wanted,
         Err(e) => return usage(&e),
     };
@@ -51,8 +60,35 @@ fn usage(error: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// The settings that hold for a command line of slirp4netns.
+///
+/// # Errors
+/// One line.
+pub fn settings(arguments: Vec<OsString>) -> Result<Settings, String> {
+    settings_of(&Flags::parse_from_words(arguments)?).map_err(|e| e.to_string())
+}
+
+fn settings_of(flags: &Flags) -> Result<Settings, SettingsError> {
+    let mut settings = crate::cli::settings::load(Caller::Slirp4netns)?;
+    ask(&mut settings, flags);
+    Ok(settings)
+}
+
+/// What the caller asks for stays as it is.
+fn ask(settings: &mut Settings, flags: &Flags) {
+    if flags.disable_host_loopback || flags.no_host_loopback {
+        settings.take_flag("policy.host-loopback", "--disable-host-loopback", vec!["false".to_owned()]);
+    }
+    let outbound: Vec<_> =
+        [&flags.outbound_addr, &flags.outbound_addr6].into_iter().flatten().cloned().collect();
+    if !outbound.is_empty() {
+        let flag = if flags.outbound_addr.is_some() { "--outbound-addr" } else { "--outbound-addr6" };
+        settings.take_flag("network.outbound-addr", flag, outbound);
+    }
+}
+
 /// Checks everything and opens what is named by number.
-fn wanted(flags: Flags) -> Result<Slirp4netns, String> {
+fn wanted(flags: Flags, settings: &Settings) -> Result<Slirp4netns, String> {
     // First of all: descriptors that we open could get the number of one that was never passed.
     let ready_fd = flags.ready_fd.as_deref().map(|text| descriptor("ready-fd", text)).transpose()?;
     let exit_fd = flags.exit_fd.as_deref().map(|text| descriptor("exit-fd", text)).transpose()?;
@@ -68,7 +104,7 @@ fn wanted(flags: Flags) -> Result<Slirp4netns, String> {
         }
     }
     let (place, ifname) = place(&flags)?;
-    crate::cli::log::start(Level::Warn);
+    let log_level = common::start_log(settings);
     for (old, new, given) in [
         ("--no-host-loopback", "--disable-host-loopback", flags.no_host_loopback),
         ("--create-sandbox", "--enable-sandbox", flags.create_sandbox),
@@ -77,18 +113,18 @@ fn wanted(flags: Flags) -> Result<Slirp4netns, String> {
             println!("WARNING: {old} is deprecated, use {new}");
         }
     }
-    let network = network(&flags, &ifname)?;
+    let network = network(&flags, settings, &ifname)?;
     let banner = banner(&network, flags.api_socket.as_deref());
     let common = Common {
         network,
-        dns: Vec::new(),
+        dns: common::dns(settings)?,
         ports: Vec::new(),
-        port_defaults: PortOptions::default(),
+        port_defaults: PortOptions { source_ip: common::source_ip(settings), ..PortOptions::default() },
         relay_only: false,
         drivers: Drivers::default(),
         pcap: None,
-        log_level: Level::Warn,
-        sandbox: SandboxMode::On,
+        log_level,
+        sandbox: common::sandbox(settings, flags.enable_sandbox || flags.create_sandbox),
         ready_fd,
     };
     Ok(Slirp4netns {
@@ -157,7 +193,7 @@ fn place(flags: &Flags) -> Result<(Place, String), String> {
     Ok((place, ifname))
 }
 
-fn network(flags: &Flags, ifname: &str) -> Result<Network, String> {
+fn network(flags: &Flags, settings: &Settings, ifname: &str) -> Result<Network, String> {
     let defaults = Network::default();
     let mtu = match &flags.mtu {
         None => defaults.mtu,
@@ -176,13 +212,11 @@ fn network(flags: &Flags, ifname: &str) -> Result<Network, String> {
         v6: defaults.v6.filter(|_| flags.enable_ipv6),
         mtu,
         ifname: ifname.to_owned(),
-        policy: Policy {
-            allow_host_loopback: !(flags.disable_host_loopback || flags.no_host_loopback),
-            // Callers count on what upstream reaches, a cloud's metadata among it.
-            rules: Vec::new(),
-            ..Policy::default()
+        policy: common::policy(settings)?,
+        outbound: match (&flags.outbound_addr, &flags.outbound_addr6) {
+            (None, None) => common::source(settings)?,
+            _ => outbound(flags)?,
         },
-        outbound: outbound(flags)?,
         filtering: Filtering::EndpointIndependent,
         mac,
         dns: !flags.disable_dns,
@@ -252,9 +286,38 @@ fn descriptor(option: &str, text: &str) -> Result<OwnedFd, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::SandboxMode;
+    use crate::control::Level;
 
     fn of(line: &str) -> Result<Slirp4netns, String> {
-        wanted(Flags::parse_from_words(line.split_whitespace().map(Into::into).collect())?)
+        with("", line)
+    }
+
+    fn with(file: &str, line: &str) -> Result<Slirp4netns, String> {
+        let flags = Flags::parse_from_words(line.split_whitespace().map(Into::into).collect())?;
+        let mut settings = Settings::new(Caller::Slirp4netns);
+        settings.take_file("/c.toml".as_ref(), file).map_err(|e| e.to_string())?;
+        ask(&mut settings, &flags);
+        wanted(flags, &settings)
+    }
+
+    #[test]
+    fn settings_hold_where_the_caller_has_said_nothing() {
+        let file = "sandbox = \"off\"\nlog.level = \"info\"\n[policy]\ndeny = [\"192.0.2.0/24\"]\nhost-loopback = true\n\
+                    [network]\noutbound-addr = [\"127.0.0.1\"]\ndns = [\"192.0.2.1:5353\"]";
+        let common = with(file, "12 tap0").unwrap().common;
+        assert_eq!(common.network.policy.rules.len(), 1);
+        assert!(common.network.policy.allow_host_loopback);
+        assert_eq!(common.network.outbound.v4, Some("127.0.0.1".parse().unwrap()));
+        assert_eq!(common.dns, ["192.0.2.1:5353".parse().unwrap()]);
+        assert_eq!((common.sandbox, common.log_level), (SandboxMode::Off, Level::Info));
+        let line = "--disable-host-loopback --outbound-addr 127.0.0.2 --enable-sandbox 12 tap0";
+        let common = with(file, line).unwrap().common;
+        assert!(!common.network.policy.allow_host_loopback);
+        assert_eq!(common.network.outbound.v4, Some("127.0.0.2".parse().unwrap()));
+        assert_eq!(common.sandbox, SandboxMode::On);
+        let closed = with("policy.host-loopback = false", "12 tap0").unwrap();
+        assert!(!closed.common.network.policy.allow_host_loopback);
     }
 
     fn refused(line: &str) -> String {

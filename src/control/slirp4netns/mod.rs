@@ -130,7 +130,7 @@ async fn run(
 ) -> Result<(), ControlError> {
     let mut calls = Calls::open(socket.as_ref())?;
     // No process stays inside that could hand sockets over.
-    let through_the_tap = PortOptions { via: Some(Via::Tap), ..PortOptions::default() };
+    let through_the_tap = PortOptions { via: Some(Via::Tap), ..common.port_defaults };
     let mut ports = Ports::new(common.network.clone(), through_the_tap, false);
     let mut sources = Sources::new(plane, v6)?;
     let mut signals = Signals::new().map_err(ControlError::system("signalfd"))?;
