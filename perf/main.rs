@@ -6,6 +6,7 @@
 
 mod crowd;
 mod generators;
+mod help;
 mod idle;
 mod latency;
 mod published;
@@ -32,7 +33,11 @@ pub struct Options {
     #[arg(long, default_value_t = 3)]
     seconds: u32,
     /// What to measure; `generators` too, which compares the loads of `ringtap bench` with iperf3 and wrk
-    #[arg(long, value_delimiter = ',', default_value = "tcp,udp,latency,crowd,published,start,idle,many")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "tcp,udp,latency,crowd,published,start,help,idle,many"
+    )]
     only: Vec<String>,
     /// Who takes part, besides the direct path
     #[arg(long, value_delimiter = ',', default_value = "ringtap,slirp4netns,pasta,rootlesskit")]
@@ -175,6 +180,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     if bench.wanted("start") {
         for _ in 0..bench.options.rounds {
             start::measure(&bench, &mut reports[0])?;
+        }
+    }
+    if bench.wanted("help") {
+        for _ in 0..bench.options.rounds {
+            help::measure(&bench, &mut reports[0])?;
         }
     }
     if bench.wanted("idle") {

@@ -115,6 +115,7 @@ impl Report {
         self.ratio(crate::start::ROW, "unshare", 3.0, true);
         self.ratio(crate::start::ROW, "rootlesskit", 0.3, true);
         crate::published::bars(self);
+        crate::help::bars(self);
     }
 
     /// Others beside many idle connections, against the same beside none.

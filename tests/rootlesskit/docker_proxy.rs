@@ -79,6 +79,33 @@ fn a_port_that_docker_has_published_itself_is_led_to_the_container() {
 }
 
 #[test]
+fn a_datagram_socket_may_be_passed_and_nobody_need_listen_for_the_report() {
+    let world = World::new();
+    // Docker 28 and later pass sockets of either kind; descriptor 3 is closed here.
+    let script = "rootlessctl add-ports 0.0.0.0:8080:127.0.0.1:8080/udp4; \
+         perl -e \"\\$^F = 9; use IO::Socket::INET; use POSIX; \\$s = IO::Socket::INET->new(Proto => q(udp), \
+         LocalAddr => q(127.0.0.1), LocalPort => 8080) or die; POSIX::dup2(fileno(\\$s), 4); POSIX::close(3); exec @ARGV\" \
+         docker-proxy -proto udp -host-ip 127.0.0.1 $args -use-listen-fd & proxy=$!; \
+         until echo | socat -t 1 - UDP4:127.0.0.1:8080 | grep .; do sleep 0.05; done; \
+         until [ -e $XDG_RUNTIME_DIR/end ]; do sleep 0.02; done; kill -INT $proxy; wait $proxy; echo ended $?; sleep 99";
+    let mut started = inside(&world, "--port-driver=builtin", script);
+    assert_eq!((started.line().as_str(), started.line().as_str()), ("1", "172.17.0.2"));
+    assert_eq!(seen(&world, "UDP4"), "198.51.100.2");
+    crate::sh(&world, "touch $XDG_RUNTIME_DIR/end").ok();
+    assert_eq!(started.line(), "ended 0");
+}
+
+#[test]
+fn a_protocol_that_is_not_relayed_is_reported_with_the_reason() {
+    let world = World::new();
+    let script = "for name in docker-proxy rootlesskit-docker-proxy; do \
+                  $name -proto sctp -host-ip 0.0.0.0 $args 3>$XDG_RUNTIME_DIR/said; echo status $?; cat $XDG_RUNTIME_DIR/said; echo; \
+                  done 2>/dev/null";
+    let (said, _) = inside(&world, "--port-driver=builtin", script).rest();
+    assert_eq!(said.matches("status 1\n1\nsctp is not relayed").count(), 2, "{said}");
+}
+
+#[test]
 fn a_port_that_is_taken_is_reported_with_the_reason() {
     let world = World::new();
     let _taken = world.lab.host().tcp_listener("0.0.0.0:8080".parse::<std::net::SocketAddr>().unwrap());

@@ -159,3 +159,48 @@ fn implicit_publishes_what_listens_for_as_long_as_it_does() {
     becomes("127.0.0.1:8081", false);
     assert!(answers(&world, "127.0.0.1:8080"));
 }
+
+#[test]
+fn a_port_of_one_address_answers_there_and_nowhere_else() {
+    let world = World::new();
+    let _inside = serve(
+        &world,
+        "--net=slirp4netns --port-driver=builtin -p 127.0.0.1:8080:80/tcp -p 198.51.100.1:8081:80/tcp -p 0.0.0.0:8082:80/tcp4",
+    );
+    for (url, expected) in [
+        ("127.0.0.1:8080", true),
+        ("198.51.100.1:8080", false),
+        ("198.51.100.1:8081", true),
+        ("127.0.0.1:8081", false),
+        ("127.0.0.1:8082", true),
+        ("198.51.100.1:8082", true),
+    ] {
+        assert_eq!(answers(&world, url), expected, "{url}");
+    }
+}
+
+#[test]
+fn ports_of_each_protocol_echo_for_as_long_as_they_are_published() {
+    need("socat");
+    let world = World::new();
+    let script = "exec rootlesskit --pidns --state-dir=$XDG_RUNTIME_DIR/rk --net=slirp4netns --disable-host-loopback \
+                  --port-driver=builtin sh -c 'socat TCP4-LISTEN:7,fork EXEC:cat & socat UDP4-LISTEN:7,fork EXEC:cat & \
+                  until [ $(ss -tulnH \"sport = :7\" | wc -l) = 2 ]; do sleep 0.02; done; echo up; exec sleep 99'";
+    let mut started = Started::new(&world, script);
+    assert_eq!(started.line(), "up");
+    let ctl = "rootlessctl --socket $XDG_RUNTIME_DIR/rk/api.sock";
+    // From the loopback, and from the address of the link to itself (a datagram's answer went astray there, RootlessKit #592).
+    for (id, (proto, host)) in
+        [("tcp", "127.0.0.1"), ("tcp4", "198.51.100.1"), ("udp", "127.0.0.1"), ("udp4", "198.51.100.1")]
+            .into_iter()
+            .enumerate()
+    {
+        let kind = if proto.starts_with("tcp") { "TCP4" } else { "UDP4" };
+        let echo = format!("echo hello | socat -t 2 - {kind}:{host}:8080");
+        let added = crate::sh(&world, &format!("{ctl} add-ports {host}:8080:7/{proto}")).ok();
+        assert_eq!(added.trim(), (id + 1).to_string(), "{proto}");
+        assert_eq!(sh(world.lab.host(), &echo).ok(), "hello\n", "{proto}");
+        crate::sh(&world, &format!("{ctl} remove-ports {}", id + 1)).ok();
+        assert_eq!(sh(world.lab.host(), &format!("{echo} 2>/dev/null || true")).stdout, "", "{proto}");
+    }
+}

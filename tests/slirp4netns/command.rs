@@ -114,6 +114,58 @@ fn it_ends_well_when_told_to_and_when_the_tap_goes() {
 }
 
 #[test]
+fn the_api_socket_is_gone_after_every_signal_that_ends_it() {
+    let world = World::new();
+    for end in [Signal::SIGTERM, Signal::SIGINT] {
+        let target = Target::new(&world, true);
+        let running = target.serve(&world, &format!("-c -a \"$XDG_RUNTIME_DIR/s\" {} tap11", target.pid()));
+        let there = || shell(&world, true, "test -S \"$XDG_RUNTIME_DIR/s\"").status().unwrap().success();
+        // It is there before --ready-fd says that it is ready.
+        assert!(there());
+        signal(&running, end);
+        let mut running = running;
+        assert_eq!(running.child().wait().unwrap().code(), Some(0), "{end}");
+        assert!(!there(), "{end}");
+    }
+}
+
+#[test]
+fn traffic_and_its_errors_write_nothing() {
+    // Podman keeps what is said in a file that nobody ever sees.
+    let world = World::new();
+    let target = Target::new(&world, true);
+    let script = format!(
+        "exec \"$S\" -c -6 --disable-host-loopback --ready-fd 3 {} tap11 3>&1 >\"$XDG_RUNTIME_DIR/said\" 2>&1",
+        target.pid()
+    );
+    let mut command = shell(&world, true, &script);
+    let mut running = world.lab.host().spawn(command.stdout(Stdio::piped())).unwrap();
+    let mut said = String::new();
+    running.child().stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(said, "1");
+    let length = || {
+        let said = shell(&world, true, "cat \"$XDG_RUNTIME_DIR/said\"").output().unwrap().stdout;
+        String::from_utf8(said).unwrap()
+    };
+    let before = length();
+    let (pid, holder) = (target.pid(), target.holder);
+    let guest = world.lab.guest(pid, vec![holder, running]).unwrap();
+    let script = "
+        curl -sS -o /dev/null -m 20 http://203.0.113.80/bytes/100000
+        for to in 203.0.113.80:81 203.0.113.67:80 127.0.0.2:80 10.0.2.2:9 10.0.2.3:80 224.0.0.1:80; do
+            curl -s -o /dev/null -m 2 http://$to/ || true
+        done
+        ping -c 1 -W 2 203.0.113.67 >/dev/null || true
+        echo junk | timeout 2 socat -u - UDP4:203.0.113.80:9 || true
+        echo junk | timeout 2 socat -u - UDP4:10.0.2.3:53 || true";
+    for program in ["curl", "socat"] {
+        crate::common::need(program);
+    }
+    crate::common::sh(guest.place(), script).ok();
+    assert_eq!(length(), before);
+}
+
+#[test]
 fn cidr_errors() {
     let world = World::new();
     let pid = std::process::id();

@@ -98,3 +98,33 @@ fn tapfd_is_a_descriptor_of_an_open_tap() {
     let script = "ip addr add 10.0.2.100/24 dev tap5; ip link set tap5 up; ping -c 1 -W 10 10.0.2.2";
     sh(world.lab.host(), script).ok();
 }
+
+#[test]
+fn a_port_that_nobody_serves_inside_resets_its_client() {
+    let world = World::new();
+    let api = Api::new(&world, true, "");
+    api.forward(&json!({ "proto": "tcp", "host_port": 8080, "guest_port": 80 }));
+    let mut client = world.lab.internet().tcp_connect((HOST[0], 8080)).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let said = client.read(&mut [0]).unwrap_err();
+    assert_eq!(said.kind(), std::io::ErrorKind::ConnectionReset, "{said}");
+}
+
+#[test]
+fn a_burst_of_clients_is_let_in() {
+    // Upstream's listener takes one at a time: its backlog is 1.
+    const BURST: usize = 200;
+    let world = World::new();
+    let api = Api::new(&world, true, "");
+    let listener = api.guest.place().tcp_listener((Ipv4Addr::UNSPECIFIED, 80)).unwrap();
+    api.forward(&json!({ "proto": "tcp", "host_port": 8080, "guest_port": 80 }));
+    let mut clients: Vec<_> =
+        (0..BURST).map(|_| world.lab.internet().tcp_connect((HOST[0], 8080)).unwrap()).collect();
+    let server = Server::tcp_echo(listener).unwrap();
+    for client in &mut clients {
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        client.write_all(b"x").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+    }
+    assert_eq!(server.peers_when(BURST).len(), BURST);
+}

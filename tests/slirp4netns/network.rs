@@ -110,3 +110,47 @@ fn anybody_may_answer_a_udp_mapping() {
     let (n, from) = client.recv_from(&mut bytes).unwrap();
     assert_eq!((&bytes[..n], from), (&b"another"[..], (HOST[0], 7003).into()));
 }
+
+#[test]
+fn mtu_and_cidr_of_podmans_options_show_inside() {
+    let world = World::new();
+    let guest = Target::new(&world, true).guest(&world, "-c --mtu=9000 --cidr=192.168.0.0/24");
+    let said =
+        sh(guest.place(), "cat /sys/class/net/tap11/mtu 2>/dev/null; ip link show tap11; ip addr show tap11")
+            .ok();
+    assert!(said.contains("mtu 9000") && said.contains("192.168.0.100/24"), "{said}");
+    sh(guest.place(), "ping -c 1 -W 10 192.168.0.2").ok();
+}
+
+#[test]
+fn counters_of_the_tap_count_what_podman_stats_shows() {
+    let world = World::new();
+    let target = Target::new(&world, true);
+    let pid = target.pid();
+    let guest = target.guest(&world, "-c");
+    crate::common::need("curl");
+    sh(guest.place(), "curl -sS -o /dev/null -m 20 http://203.0.113.80/bytes/200000").ok();
+    let counters = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap();
+    let tap = counters.lines().find_map(|l| l.trim().strip_prefix("tap11:")).unwrap();
+    let tap: Vec<u64> = tap.split_whitespace().map(|n| n.parse().unwrap()).collect();
+    // Received bytes and packets, sent bytes and packets (proc_net_dev(5)).
+    assert!(tap[0] > 200_000 && tap[1] > 1 && tap[8] > 100 && tap[9] > 1, "{tap:?}");
+}
+
+#[test]
+fn refused_is_refused_and_strangers_on_the_link_are_silent() {
+    let world = World::new();
+    let guest = Target::new(&world, true).guest(&world, "-c --disable-host-loopback");
+    let refusal = |to: IpAddr, port: u16| {
+        guest.place().tcp_connect_within((to, port), Duration::from_secs(5)).unwrap_err().to_string()
+    };
+    let refused = refusal(crate::common::SERVER[0], 81);
+    assert!(refused.contains("refused"), "{refused}");
+    // Longer than the kernel looks for a neighbour that does not answer: a stranger has a MAC, and that is all.
+    let stranger = refusal(IpAddr::V4(Ipv4Addr::new(10, 0, 2, 77)), 80);
+    assert!(stranger.contains("timed out"), "{stranger}");
+    // The DNS address answers at port 53 alone.
+    guest.place().tcp_connect((IpAddr::V4(Ipv4Addr::new(10, 0, 2, 3)), 53)).unwrap();
+    let beside = refusal(IpAddr::V4(Ipv4Addr::new(10, 0, 2, 3)), 80);
+    assert!(beside.contains("unreachable") || beside.contains("refused"), "{beside}");
+}

@@ -14,9 +14,10 @@
 //! Most proxies never see a client. One has no ring before the first one comes.
 
 use super::go_flags::{Flag, Parsed};
-use super::rootlesskit_api::{Api, Info};
+use super::rootlesskit_api::Api;
 use crate::cli::port::client::ClientError;
 use crate::config::RootlessKitSpec;
+use crate::control::api::views::Info;
 use crate::netns::process::{adopt_fd, heed_interrupts};
 use crate::plane::relays::stop::Stop;
 use crate::plane::relays::{standalone_tcp, standalone_udp, udp};

@@ -5,9 +5,10 @@
 //! done before it stays done and has been printed.
 
 use super::go_flags::{Flag, Parsed, describe};
-use super::rootlesskit_api::{Api, Info, Status};
+use super::rootlesskit_api::Api;
 use super::rootlesskit_text::VERSION;
 use crate::config::RootlessKitSpec;
+use crate::control::api::views::{Info, Status};
 use serde::Serialize;
 use std::ffi::OsString;
 use std::fmt::Write as _;

@@ -204,7 +204,7 @@ fn wanted(flags: &Parsed, settings: &Settings, log_level: Level) -> Result<Run, 
             network,
             dns: common::dns(settings)?,
             ports: published.iter().map(parse_port).collect::<Result<_, _>>()?,
-            port_defaults: port_defaults(settings, ports),
+            port_defaults: port_defaults(settings, ports.as_ref()),
             relay_only: matches!(net, Net::Loopback { .. }),
             drivers: Drivers { version: VERSION, network: driver, port: ports },
             pcap: None,
@@ -253,12 +253,8 @@ fn net(flags: &Parsed) -> Result<(Net, Option<&'static str>), String> {
 /// How ports are published, as the API shows it.
 fn port_driver(flags: &Parsed, net: Net) -> Result<Option<PortDriver>, String> {
     // Docker gives an address inside for each family to what may listen on the loopback, and the IPv4 one to what may not.
-    let both = |driver| PortDriver { driver, protos: &PROTOCOLS, disallow_loopback_child_ip: false };
-    let by_the_tap = |driver| PortDriver {
-        driver,
-        protos: &["tcp", "tcp4", "udp", "udp4"],
-        disallow_loopback_child_ip: true,
-    };
+    let both = |driver| PortDriver::new(driver, &PROTOCOLS, false);
+    let by_the_tap = |driver| PortDriver::new(driver, &["tcp", "tcp4", "udp", "udp4"], true);
     let asked = flags.text("port-driver", "none");
     let driver = match asked.as_str() {
         "none" => return Ok(None),
@@ -282,7 +278,7 @@ fn port_driver(flags: &Parsed, net: Net) -> Result<Option<PortDriver>, String> {
     }
 }
 
-fn port_defaults(settings: &Settings, ports: Option<PortDriver>) -> PortOptions {
+fn port_defaults(settings: &Settings, ports: Option<&PortDriver>) -> PortOptions {
     PortOptions {
         via: ports.filter(|driver| driver.disallow_loopback_child_ip).map(|_| Via::Tap),
         source_ip: common::source_ip(settings),
@@ -460,7 +456,7 @@ mod tests {
         assert_eq!(run.command, ["dockerd-rootless.sh", "--debug"]);
         assert!(!run.common.network.policy.allow_host_loopback);
         let driver = run.common.drivers.port.unwrap();
-        assert_eq!((driver.driver, driver.protos.len()), ("builtin", 6));
+        assert_eq!((driver.driver.as_str(), driver.protos.len()), ("builtin", 6));
         assert_eq!(run.common.port_defaults, PortOptions::default());
     }
 

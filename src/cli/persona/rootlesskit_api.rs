@@ -1,74 +1,11 @@
 //! A client of RootlessKit's API: what rootlessctl and the proxies of Docker ask an instance, be it ours or RootlessKit's.
 
 use crate::cli::port::client::{Client, ClientError};
-use crate::config::{PortId, RootlessKitSpec};
-use crate::control::api::views::{AddPort, PortView, Target};
-use serde::{Deserialize, Serialize};
+use crate::config::RootlessKitSpec;
+use crate::control::api::views::{AddPort, Info, PortView, Status, Target};
+use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::Path;
-
-/// Answer to `GET /v1/info`. What is missing stays out when it is shown again.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Info {
-    /// Of the API.
-    pub api_version: String,
-    /// Of the program.
-    pub version: String,
-    /// Absolute.
-    pub state_dir: String,
-    /// The first process of the namespaces.
-    #[serde(rename = "childPID")]
-    pub child_pid: i32,
-    /// None for the host's network.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub network_driver: Option<NetworkDriver>,
-    /// None if no ports can be published.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub port_driver: Option<PortDriver>,
-}
-
-/// Part of [`Info`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct NetworkDriver {
-    /// Its name.
-    pub driver: String,
-    /// Resolvers inside.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub dns: Vec<String>,
-    /// The guest's address.
-    #[serde(rename = "childIP", skip_serializing_if = "String::is_empty")]
-    pub child_ip: String,
-    /// That may change.
-    #[serde(rename = "dynamicChildIP", skip_serializing_if = "std::ops::Not::not")]
-    pub dynamic_child_ip: bool,
-    /// IPv6 works inside.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub ipv6: bool,
-}
-
-/// Part of [`Info`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct PortDriver {
-    /// Its name.
-    pub driver: String,
-    /// What can be published.
-    pub protos: Vec<String>,
-    /// Servers on the guest's loopback cannot be reached.
-    #[serde(rename = "disallowLoopbackChildIP", skip_serializing_if = "std::ops::Not::not")]
-    pub disallow_loopback_child_ip: bool,
-}
-
-/// A published port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
-    /// Its id.
-    pub id: PortId,
-    /// As it was asked for.
-    pub spec: RootlessKitSpec,
-}
 
 /// An instance.
 #[derive(Debug)]

@@ -14,14 +14,14 @@ use std::path::Path;
 /// Version of RootlessKit's API that is spoken.
 pub const API_VERSION: &str = "1.1.2";
 
-/// Answer to `GET /v1/info`.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
+/// Answer to `GET /v1/info`, ours and RootlessKit's. What an instance leaves out stays out when it is shown again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Info {
-    /// [`API_VERSION`].
-    pub api_version: &'static str,
+    /// Ours: [`API_VERSION`].
+    pub api_version: String,
     /// Ours, or that of the program whose place we take.
-    pub version: &'static str,
+    pub version: String,
     /// Absolute.
     pub state_dir: String,
     /// The first process of the namespaces; 0 where there is none that we know.
@@ -38,26 +38,28 @@ pub struct Info {
 impl Info {
     /// Of a running instance.
     pub fn new(network: &Network, drivers: &Drivers, state: &Path, child_pid: i32) -> Self {
-        let dns = std::iter::once(network.dns_v4().into()).chain(network.dns_v6().map(Into::into));
+        let dns =
+            std::iter::once(network.dns_v4().to_string()).chain(network.dns_v6().map(|a| a.to_string()));
         let network_driver = drivers.network.map(|driver| NetworkDriver {
-            driver,
+            driver: driver.to_owned(),
             dns: if network.dns { dns.collect() } else { Vec::new() },
-            child_ip: network.guest_v4().into(),
+            child_ip: network.guest_v4().to_string(),
+            dynamic_child_ip: false,
             ipv6: network.v6.is_some(),
         });
         Self {
-            api_version: API_VERSION,
-            version: drivers.version,
+            api_version: API_VERSION.to_owned(),
+            version: drivers.version.to_owned(),
             state_dir: state.display().to_string(),
             child_pid,
             network_driver,
-            port_driver: drivers.port,
+            port_driver: drivers.port.clone(),
         }
     }
 }
 
 /// What the API says that we are.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Drivers {
     /// Of the program.
     pub version: &'static str,
@@ -69,40 +71,54 @@ pub struct Drivers {
 
 impl Default for Drivers {
     fn default() -> Self {
-        let port = PortDriver { driver: "ringtap", protos: &PROTOCOLS, disallow_loopback_child_ip: false };
+        let port = PortDriver::new("ringtap", &PROTOCOLS, false);
         Self { version: env!("CARGO_PKG_VERSION"), network: Some("ringtap"), port: Some(port) }
     }
 }
 
 /// Part of [`Info`].
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct NetworkDriver {
     /// Its name.
-    pub driver: &'static str,
+    pub driver: String,
     /// Resolvers inside.
-    pub dns: Vec<IpAddr>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dns: Vec<String>,
     /// The guest's address.
-    #[serde(rename = "childIP")]
-    pub child_ip: IpAddr,
+    #[serde(rename = "childIP", skip_serializing_if = "String::is_empty")]
+    pub child_ip: String,
+    /// That may change. Ours does not.
+    #[serde(rename = "dynamicChildIP", skip_serializing_if = "std::ops::Not::not")]
+    pub dynamic_child_ip: bool,
     /// IPv6 works inside.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub ipv6: bool,
 }
 
 /// Part of [`Info`].
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PortDriver {
     /// Its name.
-    pub driver: &'static str,
+    pub driver: String,
     /// What can be published.
-    pub protos: &'static [&'static str],
+    pub protos: Vec<String>,
     /// Servers on the guest's loopback cannot be reached; Docker lets its proxies listen at the guest's address then.
     #[serde(rename = "disallowLoopbackChildIP", skip_serializing_if = "std::ops::Not::not")]
     pub disallow_loopback_child_ip: bool,
 }
 
+impl PortDriver {
+    /// One of ours.
+    pub fn new(driver: &str, protos: &[&str], disallow_loopback_child_ip: bool) -> Self {
+        let protos = protos.iter().map(|proto| (*proto).to_owned()).collect();
+        Self { driver: driver.to_owned(), protos, disallow_loopback_child_ip }
+    }
+}
+
 /// RootlessKit's view of a port.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Its id.
     pub id: PortId,
