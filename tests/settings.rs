@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 /// Whom the guest asks, and a line of the settings that closes it.
-const WEB: &str = "http://203.0.113.80/";
+const WEB: &str = "http://203.0.113.80/peer";
 const CLOSED: &str = "[policy]\ndeny = [\"203.0.113.0/24\"]\n";
 /// How `run` is started, and how Docker starts rootlesskit; `$ask` runs inside.
 const STARTS: [&str; 2] = [
@@ -70,7 +70,7 @@ fn a_destination_that_the_file_denies_is_denied_whoever_starts_the_network() {
         let denied = sh(&world, &format!("{}{script}", file(CLOSED)));
         assert_eq!(denied.failed().get(..3), Some("000"), "{script}");
         // Another destination is as open as ever.
-        let other = script.replace(WEB, "http://[2001:db8:203::80]/");
+        let other = script.replace(WEB, "http://[2001:db8:203::80]/peer");
         let other = other.replace("--disable-host-loopback", "--enable-ipv6 --disable-host-loopback");
         let other = other
             .replace("rootlesskit --net=slirp4netns --enable-ipv6", "rootlesskit --net=slirp4netns --ipv6");
@@ -207,7 +207,7 @@ fn a_file_that_others_could_have_written_ends_the_start() {
     let start = "ringtap run -- echo started";
     let said = sh(&world, &format!("{}chmod 666 $HOME/.config/ringtap/config.toml; {start}", file(CLOSED)));
     assert!(said.failed().contains("everybody may write to it"));
-    let said = sh(&world, &format!("{}chmod 777 $HOME/.config/ringtap; {start}", file(CLOSED)));
+    let said = sh(&world, &format!("{}cd $HOME/.config/ringtap; chmod 644 config.toml; chmod 777 .; {start}", file(CLOSED)));
     assert!(said.failed().contains("everybody may write to its directory"));
     // Of somebody else: a file of another user's where we are root, otherwise one of root's, who has no id in here.
     let foreign = world.lab.dir().join("foreign.toml");
@@ -251,7 +251,7 @@ fn the_command_cannot_open_what_the_settings_close() {
     let world = World::new();
     // It is of the same user: it may write the file and say what it likes to the API, for all the good it does.
     let inside = "
-        ask() { curl -sS -o /dev/null -w %{http_code} -m 20 http://203.0.113.80/ 2>/dev/null; }
+        ask() { curl -sS -o /dev/null -w %{http_code} -m 20 http://203.0.113.80/peer 2>/dev/null; }
         ask
         echo 'policy.allow = [\"203.0.113.80\"]' > $HOME/.config/ringtap/config.toml
         export RINGTAP_POLICY_DENY= RINGTAP_POLICY_ALLOW=203.0.113.80 RINGTAP_POLICY_HOST_LOOPBACK=true RINGTAP_SANDBOX=off
@@ -259,7 +259,7 @@ fn the_command_cannot_open_what_the_settings_close() {
         ask
         dead=$(cat $XDG_RUNTIME_DIR/ringtap/*/plane_pid); echo; echo dead $dead; read x
         ask
-        ringtap run -- sh -c 'curl -sS -o /dev/null -w %{http_code} -m 20 http://203.0.113.80/'";
+        ringtap run -- sh -c 'curl -sS -o /dev/null -w %{http_code} -m 20 http://203.0.113.80/peer'";
     let script =
         format!("{}exec ringtap run --no-pidns -- sh -c '{}'", file(CLOSED), inside.replace('\'', "'\\''"));
     let mut command = shell(&world, &script);

@@ -74,7 +74,7 @@ fn shown(value: &Value) -> String {
     let texts: Vec<String> = value.texts.iter().map(quoted).collect();
     match value.setting.kind {
         Kind::List => format!("[{}]", texts.join(", ")),
-        Kind::Choice(_) => texts.concat(),
+        Kind::Choice(_) | Kind::Text => texts.concat(),
         Kind::Switch | Kind::Number(..) => value.texts.concat(),
     }
 }
@@ -103,7 +103,7 @@ fn as_json(caller: &str, settings: &Settings) -> serde_json::Value {
             Kind::List => json!(value.texts),
             Kind::Switch => json!(text == "true"),
             Kind::Number(..) => json!(text.parse::<u64>().unwrap_or_default()),
-            Kind::Choice(_) => json!(text),
+            Kind::Choice(_) | Kind::Text => json!(text),
         };
         let from = match &value.origin {
             Origin::Flag(flag) => json!({ "kind": "flag", "flag": flag }),

@@ -22,6 +22,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// A number within these bounds.
     Number(u64, u64),
+    /// A text.
+    Text,
     /// Texts.
     List,
 }

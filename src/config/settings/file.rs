@@ -80,6 +80,8 @@ fn texts(setting: &Setting, value: &DeValue<'_>) -> Result<Vec<String>, String> 
         (Kind::Switch, DeValue::Boolean(on)) => Ok(vec![on.to_string()]),
         (Kind::Switch, _) => wanted("give true or false".to_owned()),
         (Kind::Choice(_), DeValue::String(text)) => Ok(vec![text.to_string()]),
+        (Kind::Text, DeValue::String(text)) => Ok(vec![text.to_string()]),
+        (Kind::Text, _) => wanted("give a text in quotes".to_owned()),
         (Kind::Choice(words), _) => wanted(format!("give one of \"{}\"", words.join("\", \""))),
         (Kind::Number(..), DeValue::Integer(n)) if n.radix() == 10 => Ok(vec![n.as_str().replace('_', "")]),
         (Kind::Number(least, most), _) => wanted(format!("give a number from {least} to {most}")),
