@@ -207,7 +207,10 @@ fn a_file_that_others_could_have_written_ends_the_start() {
     let start = "ringtap run -- echo started";
     let said = sh(&world, &format!("{}chmod 666 $HOME/.config/ringtap/config.toml; {start}", file(CLOSED)));
     assert!(said.failed().contains("everybody may write to it"));
-    let said = sh(&world, &format!("{}cd $HOME/.config/ringtap; chmod 644 config.toml; chmod 777 .; {start}", file(CLOSED)));
+    let said = sh(
+        &world,
+        &format!("{}cd $HOME/.config/ringtap; chmod 644 config.toml; chmod 777 .; {start}", file(CLOSED)),
+    );
     assert!(said.failed().contains("everybody may write to its directory"));
     // Of somebody else: a file of another user's where we are root, otherwise one of root's, who has no id in here.
     let foreign = world.lab.dir().join("foreign.toml");

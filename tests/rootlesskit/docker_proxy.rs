@@ -86,7 +86,7 @@ fn a_datagram_socket_may_be_passed_and_nobody_need_listen_for_the_report() {
          perl -e \"\\$^F = 9; use IO::Socket::INET; use POSIX; \\$s = IO::Socket::INET->new(Proto => q(udp), \
          LocalAddr => q(127.0.0.1), LocalPort => 8080) or die; POSIX::dup2(fileno(\\$s), 4); POSIX::close(3); exec @ARGV\" \
          docker-proxy -proto udp -host-ip 127.0.0.1 $args -use-listen-fd & proxy=$!; \
-         until echo | socat -t 1 - UDP4:127.0.0.1:8080 | grep .; do sleep 0.05; done; \
+         until echo | socat -t 1 - UDP4:127.0.0.1:8080 2>/dev/null | grep .; do sleep 0.05; done; \
          until [ -e $XDG_RUNTIME_DIR/end ]; do sleep 0.02; done; kill -INT $proxy; wait $proxy; echo ended $?; sleep 99";
     let mut started = inside(&world, "--port-driver=builtin", script);
     assert_eq!((started.line().as_str(), started.line().as_str()), ("1", "172.17.0.2"));

@@ -165,7 +165,7 @@ fn a_port_of_one_address_answers_there_and_nowhere_else() {
     let world = World::new();
     let _inside = serve(
         &world,
-        "--net=slirp4netns --port-driver=builtin -p 127.0.0.1:8080:80/tcp -p 198.51.100.1:8081:80/tcp -p 0.0.0.0:8082:80/tcp4",
+        "--net=slirp4netns --port-driver=builtin -p 127.0.0.1:8080:80/tcp -p 198.51.100.1:8081:127.0.0.1:80/tcp -p 0.0.0.0:8082:80/tcp4",
     );
     for (url, expected) in [
         ("127.0.0.1:8080", true),
@@ -197,7 +197,7 @@ fn ports_of_each_protocol_echo_for_as_long_as_they_are_published() {
     {
         let kind = if proto.starts_with("tcp") { "TCP4" } else { "UDP4" };
         let echo = format!("echo hello | socat -t 2 - {kind}:{host}:8080");
-        let added = crate::sh(&world, &format!("{ctl} add-ports {host}:8080:7/{proto}")).ok();
+        let added = crate::sh(&world, &format!("{ctl} add-ports {host}:8080:127.0.0.1:7/{proto}")).ok();
         assert_eq!(added.trim(), (id + 1).to_string(), "{proto}");
         assert_eq!(sh(world.lab.host(), &echo).ok(), "hello\n", "{proto}");
         crate::sh(&world, &format!("{ctl} remove-ports {}", id + 1)).ok();

@@ -115,9 +115,7 @@ fn anybody_may_answer_a_udp_mapping() {
 fn mtu_and_cidr_of_podmans_options_show_inside() {
     let world = World::new();
     let guest = Target::new(&world, true).guest(&world, "-c --mtu=9000 --cidr=192.168.0.0/24");
-    let said =
-        sh(guest.place(), "cat /sys/class/net/tap11/mtu 2>/dev/null; ip link show tap11; ip addr show tap11")
-            .ok();
+    let said = sh(guest.place(), "ip addr show tap11").ok();
     assert!(said.contains("mtu 9000") && said.contains("192.168.0.100/24"), "{said}");
     sh(guest.place(), "ping -c 1 -W 10 192.168.0.2").ok();
 }
@@ -146,9 +144,9 @@ fn refused_is_refused_and_strangers_on_the_link_are_silent() {
     };
     let refused = refusal(crate::common::SERVER[0], 81);
     assert!(refused.contains("refused"), "{refused}");
-    // Longer than the kernel looks for a neighbour that does not answer: a stranger has a MAC, and that is all.
+    // Nobody answers for a stranger's address, so that the guest's kernel finds no neighbour.
     let stranger = refusal(IpAddr::V4(Ipv4Addr::new(10, 0, 2, 77)), 80);
-    assert!(stranger.contains("timed out"), "{stranger}");
+    assert!(stranger.contains("No route to host"), "{stranger}");
     // The DNS address answers at port 53 alone.
     guest.place().tcp_connect((IpAddr::V4(Ipv4Addr::new(10, 0, 2, 3)), 53)).unwrap();
     let beside = refusal(IpAddr::V4(Ipv4Addr::new(10, 0, 2, 3)), 80);
