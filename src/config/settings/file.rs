@@ -24,24 +24,28 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<Line>, SettingsError>
         let first = e.message().lines().next().unwrap_or_default();
         fail(&e.span().unwrap_or(0..0), format!("this is not TOML: {first}"))
     })?;
-    let mut found = Vec::new();
-    collect("", table.get_ref(), &mut |key, at, value| {
+    let mut entries = Vec::new();
+    collect("", table.get_ref(), &mut entries);
+    let mut found = Vec::with_capacity(entries.len());
+    for Entry { key, at, value } in entries {
         let setting = CATALOGUE.iter().find(|setting| setting.key == key);
-        let setting = setting.ok_or_else(|| fail(at, unknown_key(key)))?;
+        let setting = setting.ok_or_else(|| fail(&at, unknown_key(&key)))?;
         let texts = texts(setting, value.get_ref()).and_then(|texts| setting.check(texts));
         let texts = texts.map_err(|cause| fail(&value.span(), format!("{key}: {cause}")))?;
         found.push((setting, texts, line(&value.span())));
-        Ok(())
-    })?;
+    }
     Ok(found)
 }
 
-/// Calls `each` with every key that is no section of ours, where it stands, and its value.
-fn collect<'a>(
-    section: &str,
-    table: &DeTable<'a>,
-    each: &mut dyn FnMut(&str, &Range<usize>, &Spanned<DeValue<'a>>) -> Result<(), SettingsError>,
-) -> Result<(), SettingsError> {
+/// A key that is no section, where it stands, and its value.
+struct Entry<'t, 'a> {
+    key: String,
+    at: Range<usize>,
+    value: &'t Spanned<DeValue<'a>>,
+}
+
+/// Adds the keys of a table and of the sections in it, in the order of their lines.
+fn collect<'t, 'a>(section: &str, table: &'t DeTable<'a>, entries: &mut Vec<Entry<'t, 'a>>) {
     let mut sorted: Vec<_> = table.iter().collect();
     sorted.sort_by_key(|(name, _)| name.span().start);
     for (name, value) in sorted {
@@ -53,12 +57,11 @@ fn collect<'a>(
         match value.get_ref() {
             // A section that is misspelt is told by its keys, which say where they belong.
             DeValue::Table(inner) if section.is_empty() && (is_section(&key) || !inner.is_empty()) => {
-                collect(&key, inner, each)?;
+                collect(&key, inner, entries);
             }
-            _ => each(&key, &name.span(), value)?,
+            _ => entries.push(Entry { key, at: name.span(), value }),
         }
     }
-    Ok(())
 }
 
 fn is_section(name: &str) -> bool {
