@@ -218,7 +218,7 @@ mod tests {
         settings::take_flags(&mut given, matches.subcommand_matches("run").unwrap());
         let from = |key: &str| given.get(key).unwrap().origin.to_string();
         assert_eq!(["policy.deny", "sandbox"].map(from), ["flag --deny", "flag --sandbox"]);
-        assert_eq!(from("publish.source-ip"), "/c.toml:5");
+        assert_eq!(from("publish.source-ip"), "/c.toml:6");
         assert!(Cli::from_arg_matches(&matches).is_ok());
     }
 
