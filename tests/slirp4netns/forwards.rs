@@ -112,7 +112,7 @@ fn a_port_that_nobody_serves_inside_resets_its_client() {
 
 #[test]
 fn a_burst_of_clients_is_let_in() {
-    // Upstream's listener takes one at a time: its backlog is 1.
+    // Upstream's backlog is 1, and what saves it is that it accepts at once.
     const BURST: usize = 200;
     let world = World::new();
     let api = Api::new(&world, true, "");
