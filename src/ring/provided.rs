@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 /// Tap slots lent at once, at most: one batch of datagrams that are joined into one send.
 const MAX_LENT_TAP: usize = 64;
-/// Host slots lent at once, at most. The kernel takes slots in the order they were lent, so every lent slot is written to
+/// Host slots lent at once, at most, and relay slots. The kernel takes slots in the order they were lent, so every lent slot is written to
 /// in turn; few of them keep the bytes that are moved in the processor's cache.
 const MAX_LENT_HOST: usize = 32;
 
@@ -53,11 +53,12 @@ impl Provided {
             tail: 0,
             published: 0,
             level: 0,
-            target: (slots - (slots / 8).min(4)).min(if class == Class::Tap {
-                MAX_LENT_TAP
-            } else {
-                MAX_LENT_HOST
-            }),
+            target: match class {
+                // Nobody allocates these: all of them may be lent.
+                Class::Relay => slots.min(MAX_LENT_HOST),
+                Class::Tap => (slots - (slots / 8).min(4)).min(MAX_LENT_TAP),
+                _ => (slots - (slots / 8).min(4)).min(MAX_LENT_HOST),
+            },
             abandoned: false,
         };
         // SAFETY: the range is the mapping just made. The kernel pins these pages: a fork that made them copy-on-write
@@ -117,6 +118,11 @@ impl Provided {
     /// Slots that the kernel can fill, once those free in the arena are lent.
     pub(super) fn available(&self, arena: &Arena) -> usize {
         self.level + arena.free_count(self.class).min(self.target - self.level)
+    }
+
+    /// Slots lent now.
+    pub(super) fn lent(&self) -> usize {
+        self.level
     }
 
     /// Slots lent at most.

@@ -38,7 +38,7 @@ fn want_of_slots_is_told_and_cured() {
 
 #[test]
 fn some_slots_stay_for_the_caller() {
-    let arena = ArenaConfig { tap: 8, host: 64, small: 1 };
+    let arena = ArenaConfig { tap: 8, host: 64, small: 1, relay: 0 };
     let mut ring: TestRing = Ring::new(RingConfig { arena, ..config() }).unwrap();
     assert_eq!((ring.buffers_total(Class::Tap), ring.buffers_total(Class::Host)), (7, 32));
     let id = ring.arena_mut().alloc(Class::Host).unwrap();
