@@ -14,7 +14,7 @@ use ringtap::lab::{Guest, Server};
 use socket2::SockRef;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -223,7 +223,7 @@ fn resolve(socket: &UdpSocket, id: u16) {
     socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     let mut answer = [0; 600];
     for _ in 0..20 {
-        socket.send_to(&question, ([10, 0, 2, 3], 53)).unwrap();
+        socket.send_to(&question, (Ipv4Addr::new(10, 0, 2, 3), 53)).unwrap();
         while let Ok((length, _)) = socket.recv_from(&mut answer) {
             if answer[..2] == question[..2] {
                 assert!(answer[..length].ends_with(&[203, 0, 113, 80]), "{:?}", &answer[..length]);

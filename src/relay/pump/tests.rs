@@ -259,6 +259,7 @@ impl World {
                     n => {
                         (self.given, self.got) = (self.given + n, self.got + n);
                         self.by_hand += 1;
+                        self.say_more();
                         Moved::Bytes(n as u32)
                     }
                 };
