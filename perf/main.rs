@@ -5,6 +5,7 @@
 //! those that the project set itself. See NOTES.md for how each figure is taken and for traps.
 
 mod crowd;
+mod flood;
 mod generators;
 mod help;
 mod idle;
@@ -32,7 +33,8 @@ pub struct Options {
     /// Length of one transfer, in seconds
     #[arg(long, default_value_t = 3)]
     seconds: u32,
-    /// What to measure; `generators` too, which compares the loads of `ringtap bench` with iperf3 and wrk
+    /// What to measure; `flood` too, which is about a guest that floods, and `generators`, which compares the loads of `ringtap
+    /// bench` with iperf3 and wrk
     #[arg(
         long,
         value_delimiter = ',',
@@ -176,6 +178,13 @@ fn main() -> Result<(), Box<dyn Error>> {
             generators::measure(&bench, &mut reports[0])?;
         }
         generators::bars(&mut reports[0]);
+    }
+    if bench.wanted("flood") {
+        for round in 1..=bench.options.rounds {
+            eprintln!("round {round} of {}, floods", bench.options.rounds);
+            flood::measure(&bench, &mut reports[0])?;
+        }
+        flood::bars(&mut reports[0]);
     }
     if bench.wanted("start") {
         for _ in 0..bench.options.rounds {

@@ -180,3 +180,172 @@ fn the_way_to_the_program_is_still_there_outside() {
     assert_eq!(sh(world.lab.host(), "cat /proc/self/mountinfo | cut -d' ' -f5 | sort").ok(), before);
     assert!(Path::new("/proc/self").exists());
 }
+
+/// Descriptors of a plane, by what they are, and how many of each.
+fn held(pid: u32) -> std::collections::BTreeMap<String, usize> {
+    let mut held = std::collections::BTreeMap::new();
+    // Its directory is root's.
+    for line in look(&format!("ls -l /proc/{pid}/fd | sed -n 's/.* [0-9][0-9]* -> //p'")).lines() {
+        let kind =
+            line.split_once(":[").map_or(line, |(kind, rest)| if kind == "anon_inode" { rest } else { kind });
+        *held.entry(kind.trim_end_matches(']').to_owned()).or_default() += 1;
+    }
+    held
+}
+
+#[test]
+fn it_holds_what_it_needs_and_nothing_of_the_callers() {
+    let world = World::new();
+    if !nix::unistd::geteuid().is_root() {
+        // Nobody else may look.
+        return;
+    }
+    // Descriptors that the caller has open; control keeps them for COMMAND.
+    let script =
+        "exec \"$R\" \"$@\" 7</etc/passwd 8</ 9>/dev/full -- sh -c 'echo ready; exec sleep infinity'";
+    let capture = world.lab.dir().join("user-run/capture").display().to_string();
+    for (options, sockets, files) in [
+        (&["run"][..], 1, 0),
+        (&["run", "--pcap", &capture], 1, 1),
+        // With ports: four listeners (both families), the factory's channel, what is kept for shedding; sockets ahead of need.
+        (&["run", "-p", "8080:80", "-p", "53:53/udp"], 7, 0),
+    ] {
+        let mut command = world.lab.host().command_as_user("sh").unwrap();
+        command.args(["-c", script, "sh"]).args(options).env("R", world.lab.bin("ringtap"));
+        if options.contains(&"53:53/udp") {
+            world.lab.host().sysctl("net/ipv4/ip_unprivileged_port_start", "53").unwrap();
+        }
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let mut running =
+            world.lab.host().spawn(command.stdin(null).stdout(Stdio::piped()).stderr(Stdio::null())).unwrap();
+        running.first_byte(common::PATIENCE).unwrap();
+        let plane = plane(&world, "user-run", running.pid());
+        let held = held(plane);
+        let count = |what: &str| held.get(what).copied().unwrap_or(0);
+        assert_eq!((count("io_uring"), count("/dev/net/tun")), (1, 1), "{held:?}");
+        assert_eq!(count(&capture), files, "{held:?}");
+        let found = count("socket");
+        assert!(if sockets == 1 { found == 1 } else { found >= sockets && found < sockets + 64 }, "{held:?}");
+        // Standard streams, and nothing else.
+        let rest: usize = held.iter().filter(|(k, _)| k.as_str() == "/dev/null").map(|(_, n)| n).sum();
+        assert!(rest <= 3 && held.values().sum::<usize>() == 2 + files + found + rest, "{held:?}");
+    }
+}
+
+#[test]
+fn the_plane_alone_is_not_to_be_looked_into_and_leaves_no_core() {
+    let world = World::new();
+    let mut command = world.lab.host().command_as_user("sh").unwrap();
+    let script = "ulimit -c 1000; exec \"$R\" run -- sh -c 'echo ready; ulimit -c; exec sleep infinity'";
+    command.args(["-c", script]).env("R", world.lab.bin("ringtap")).stdout(Stdio::piped());
+    let mut running = world.lab.host().spawn(&mut command).unwrap();
+    let mut text = [0; 11];
+    running.child().stdout.as_mut().unwrap().read_exact(&mut text).unwrap();
+    assert_eq!(&text, b"ready\n1000\n", "COMMAND's limit is the caller's");
+    let control = running.pid();
+    let plane = plane(&world, "user-run", control);
+    let owner =
+        |pid: u32| std::os::unix::fs::MetadataExt::uid(&fs::metadata(format!("/proc/{pid}/fd")).unwrap());
+    // Files in /proc of a process that is not dumpable belong to root (proc(5)).
+    let user = owner(control);
+    assert_ne!(owner(plane), user);
+    for pid in ringtap::lab::descendants(control).into_iter().filter(|p| *p != plane) {
+        // Of the child inside the ids are its own, which are the user's and his sub-ids.
+        assert!(owner(pid) == user || owner(pid) >= 0x4000_0000, "{pid}: {}", owner(pid));
+    }
+    let core = |pid: u32| {
+        let limits = look(&format!("cat /proc/{pid}/limits"));
+        let line = limits.lines().find(|l| l.starts_with("Max core file size")).unwrap().to_owned();
+        line.split_whitespace().nth(4).unwrap().to_owned()
+    };
+    assert_eq!((core(plane).as_str(), core(control) != "0"), ("0", true));
+}
+
+/// A file that is all that is left of a network namespace, of the lab's root.
+#[test]
+fn attached_to_a_namespace_that_is_a_file() {
+    let world = World::new();
+    let file = world.lab.dir().join("run/netns");
+    fs::write(&file, "").unwrap();
+    let file = file.display().to_string();
+    sh(world.lab.host(), &format!("unshare --net={file} true")).ok();
+    let mut command = world.lab.host().command("sh").unwrap();
+    let script = "exec \"$R\" attach --ready-fd 3 --sandbox require --netns \"$1\" 3>&1 >/dev/null";
+    command.args(["-ec", script, "sh", &file]).env("R", world.lab.bin("ringtap")).stdout(Stdio::piped());
+    let mut running = world.lab.host().spawn(&mut command).unwrap();
+    running.first_byte(common::PATIENCE).unwrap();
+    is_locked_in(&world, plane(&world, "run", running.pid()), running.pid());
+    let inside = |what: &str| sh(world.lab.host(), &format!("nsenter --net={file} {what}"));
+    inside("curl -sS --max-time 20 http://server.test/peer --resolve server.test:80:203.0.113.80").ok();
+    // Told to end, it leaves the file and takes its tap.
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(running.pid().cast_signed()),
+        nix::sys::signal::Signal::SIGTERM,
+    )
+    .unwrap();
+    assert_eq!(running.child().wait().unwrap().code(), Some(0));
+    inside("ip link show tap0").failed();
+    inside("ip link show lo").ok();
+}
+
+/// Root serves a user's namespace, its user namespace named or found; the user does not get at root's.
+#[test]
+fn attached_to_the_namespace_of_another_user() {
+    let world = World::new();
+    let bare = world.bare("");
+    let pid = bare.pid();
+    for userns in [String::new(), format!("--userns /proc/{pid}/ns/user")] {
+        let mut command = world.lab.host().command("sh").unwrap();
+        let script = format!(
+            "exec \"$R\" attach --ready-fd 3 --sandbox require -p 8080:80 --netns /proc/{pid}/ns/net {userns} 3>&1 >/dev/null"
+        );
+        command.args(["-ec", &script]).env("R", world.lab.bin("ringtap")).stdout(Stdio::piped());
+        let mut running = world.lab.host().spawn(&mut command).unwrap();
+        running.first_byte(common::PATIENCE).unwrap();
+        is_locked_in(&world, plane(&world, "run", running.pid()), running.pid());
+        let guest = world.lab.guest(pid, vec![running]).unwrap();
+        works(&guest);
+        // Its sockets are made there, too: a client comes in as itself.
+        let server = guest.place().tcp_listener(([0, 0, 0, 0], 80)).unwrap();
+        let near = world.lab.internet().tcp_connect((common::HOST[0], 8080)).unwrap();
+        assert_eq!(server.accept().unwrap().1, near.local_addr().unwrap());
+    }
+    let mut roots = world.lab.host().command("unshare").unwrap();
+    roots.args(["--net", "sh", "-c", "echo ready; exec sleep infinity"]).stdout(Stdio::piped());
+    let mut roots = world.lab.host().spawn(&mut roots).unwrap();
+    roots.first_byte(common::PATIENCE).unwrap();
+    let mut command = world.ringtap(true);
+    command.args(["attach", "--netns", &format!("/proc/{}/ns/net", roots.pid())]);
+    let said = outcome("not ours", command);
+    assert_eq!(said.status.code(), Some(1), "{said:?}");
+    let lines: Vec<_> = said.stderr.lines().collect();
+    assert!(
+        matches!(lines[..], [line] if line.contains("that is yours") || line.contains("as the user who made it")),
+        "{said:?}"
+    );
+}
+
+/// As rootlesskit, with the network where COMMAND is and with one that is detached from it; by root and by a user.
+#[test]
+fn called_as_rootlesskit_detached_or_not() {
+    let world = World::new();
+    for as_user in [true, false] {
+        for detached in [&[][..], &["--detach-netns"]] {
+            let program = world.lab.bin("rootlesskit").display().to_string();
+            let host = world.lab.host();
+            let command = if as_user { host.command_as_user(&program) } else { host.command(&program) };
+            let mut command = command.unwrap();
+            command.args(["--net=slirp4netns", "--disable-host-loopback"]).args(detached);
+            command.args(["sh", "-c", "echo ready; exec sleep infinity"]).stdout(Stdio::piped());
+            let mut running = world.lab.host().spawn(&mut command).unwrap();
+            running.first_byte(common::PATIENCE).unwrap();
+            let control = running.pid();
+            // The one process below control that no other has made, and that is no guest's.
+            let net = |pid: u32| look(&format!("readlink /proc/{pid}/ns/net"));
+            let mine = |pid: &u32| field(*pid, "Seccomp") == "2" && net(*pid) == net(control);
+            let planes: Vec<_> = ringtap::lab::descendants(control).into_iter().filter(mine).collect();
+            assert_eq!(planes.len(), 1, "{planes:?}");
+            is_locked_in(&world, planes[0], control);
+        }
+    }
+}

@@ -13,10 +13,10 @@
 //!
 //! The mappings are anonymous, MAP_NORESERVE and not inherited by a fork: a slot costs memory when something has been
 //! written to it, and [`Arena::trim`] gives that memory back while the slot is free. Nothing here panics: a span that
-//! leaves its slot, or a slot that is not owned, gives no bytes. Limits: 32,768 slots of `Tap` and of `Host` (a
+//! leaves its slot, or a slot that is not owned, gives no bytes. Limits: 32,768 slots of `Tap`, `Host` and `Relay` each (a
 //! provided-buffer ring holds no more), 2^24 of `Small`.
 
-use super::{BufId, Class, HOST_SLOT, SMALL_SLOT, Span, TAP_SLOT};
+use super::{BufId, Class, HOST_SLOT, RELAY_SLOT, RELAY_SLOTS, SMALL_SLOT, Span, TAP_SLOT};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 use std::ffi::c_void;
 use std::io;
@@ -39,12 +39,14 @@ pub struct ArenaConfig {
     pub host: u32,
     /// Slots of [`Class::Small`].
     pub small: u32,
+    /// Slots of [`Class::Relay`].
+    pub relay: u32,
 }
 
 impl Default for ArenaConfig {
     fn default() -> Self {
         let [tap, host, small] = super::DEFAULT_SLOTS;
-        Self { tap, host, small }
+        Self { tap, host, small, relay: RELAY_SLOTS }
     }
 }
 
@@ -145,7 +147,7 @@ impl Region {
 
 /// The slots of all classes. See the module's text for their life.
 pub struct Arena {
-    regions: [Region; 3],
+    regions: [Region; 4],
     counters: ArenaCounters,
     abandoned: bool,
 }
@@ -157,6 +159,7 @@ impl Arena {
             Region::new(TAP_SLOT, config.tap.min(MAX_LENDABLE))?,
             Region::new(HOST_SLOT, config.host.min(MAX_LENDABLE))?,
             Region::new(SMALL_SLOT, config.small.min(MAX_SMALL))?,
+            Region::new(RELAY_SLOT, config.relay.min(MAX_LENDABLE))?,
         ];
         Ok(Self { regions, counters: ArenaCounters::default(), abandoned: false })
     }
@@ -270,6 +273,7 @@ impl Arena {
             Class::Tap => TAP_SLOT,
             Class::Host => HOST_SLOT,
             Class::Small => SMALL_SLOT,
+            Class::Relay => RELAY_SLOT,
         }
     }
 
@@ -341,7 +345,7 @@ mod tests {
     use super::*;
 
     fn arena() -> Arena {
-        Arena::new(ArenaConfig { tap: 2, host: 3, small: 64 }).unwrap()
+        Arena::new(ArenaConfig { tap: 2, host: 3, small: 64, relay: 0 }).unwrap()
     }
 
     #[test]

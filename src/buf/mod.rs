@@ -6,10 +6,12 @@
 //! kernel hold references of their own, so a release while a write is pending is safe: the buffer becomes free when
 //! the last reference goes.
 //!
-//! Three classes of buffer exist, told apart by the top bits of the id:
+//! Four classes of buffer exist, told apart by the top bits of the id:
 //!
 //! * [`Class::Tap`]: 72 KiB slots that multishot tap reads fill, one frame each;
 //! * [`Class::Host`]: 68 KiB slots that multishot socket receives fill;
+//! * [`Class::Relay`]: 64 KiB slots that receives of relayed streams fill. They are apart so that clients of a published port
+//!   whose server does not read cannot hold what the guest's own connections receive into;
 //! * [`Class::Small`]: 4 KiB slots. Payload of up to that size is copied here at once, so that a one-byte segment in a
 //!   stalled flow does not hold a slot that a 64 KiB frame could use (DESIGN.md, section 4).
 //!
@@ -30,9 +32,13 @@ pub const TAP_SLOT: usize = 72 * 1024;
 pub const HOST_SLOT: usize = 68 * 1024;
 /// Bytes of a [`Class::Small`] slot: 4 KiB of payload and the headers of the frame it came in.
 pub const SMALL_SLOT: usize = 4096 + 512;
+/// Bytes of a [`Class::Relay`] slot: a stream's bytes and nothing before them.
+pub const RELAY_SLOT: usize = 64 * 1024;
 /// Slots of each class that a plane has, unless configured otherwise: tap, host, small. The limits of the flows derive
 /// from them. Addresses only: a slot costs memory from its first use on.
 pub const DEFAULT_SLOTS: [u32; 3] = [256, 256, 4096];
+/// The same for [`Class::Relay`]. What is stalled holds them; who finds none left is served without (`relay::pump`).
+pub const RELAY_SLOTS: u32 = 256;
 /// Payload of at most this many bytes is copied to a [`Class::Small`] slot on arrival.
 pub const SMALL_MAX: usize = 4096;
 
@@ -46,6 +52,8 @@ pub enum Class {
     Host = 1,
     /// Copies of short payloads.
     Small = 2,
+    /// Filled by receives of relayed streams.
+    Relay = 3,
 }
 
 /// Names one buffer of the arena. Plain data: says nothing about whether the buffer is alive.
@@ -71,7 +79,8 @@ impl BufId {
         match self.0 >> Self::INDEX_BITS {
             0 => Class::Tap,
             1 => Class::Host,
-            _ => Class::Small,
+            2 => Class::Small,
+            _ => Class::Relay,
         }
     }
 }
@@ -127,7 +136,7 @@ mod tests {
 
     #[test]
     fn ids_keep_class_and_index() {
-        for class in [Class::Tap, Class::Host, Class::Small] {
+        for class in [Class::Tap, Class::Host, Class::Small, Class::Relay] {
             for index in [0, 1, 4095, (1 << 24) - 1] {
                 let id = BufId::new(class, index);
                 assert_eq!((id.class(), id.index()), (class, index));

@@ -23,6 +23,7 @@
 
 pub mod contender;
 pub mod dns;
+pub mod flood;
 mod guest;
 pub mod impair;
 mod impaired;
@@ -399,6 +400,11 @@ impl<'a> Place<'a> {
     /// A tap without offloads here, non-blocking.
     pub fn tap(&self, name: &str) -> Result<OwnedFd, LabError> {
         self.world.tap(self.net, name).map_err(|e| LabError::new("tap", e))
+    }
+
+    /// A packet socket here that sends whole frames by the interface `name`.
+    pub fn packet_socket(&self, name: &str) -> Result<OwnedFd, LabError> {
+        self.world.packet_socket(self.net, name).map_err(|e| LabError::new("packet socket", e))
     }
 
     /// An unconnected TCP socket of this place, of the family of `address`.

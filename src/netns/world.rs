@@ -292,6 +292,30 @@ impl World {
         self.fd_inside(net, || check(unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol) }))
     }
 
+    /// A packet socket (packet(7)) in `net` for sending whole frames by the interface `name`; it receives nothing.
+    pub fn packet_socket(&self, net: &NetNs, name: &str) -> io::Result<OwnedFd> {
+        let name = cstring(Path::new(name))?;
+        self.fd_inside(net, || {
+            // SAFETY: takes integers.
+            let fd = check(unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) })?;
+            // SAFETY: all-zero is a valid sockaddr_ll; the name is a C string that lives as long as the call.
+            let (mut to, index) =
+                unsafe { (std::mem::zeroed::<libc::sockaddr_ll>(), libc::if_nametoindex(name.as_ptr())) };
+            to.sll_family = libc::AF_PACKET as _;
+            to.sll_ifindex = index as _;
+            let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+            // SAFETY: the kernel reads `len` bytes of `to`, which lives here.
+            match check(unsafe { libc::bind(fd, (&raw const to).cast(), len) }) {
+                Ok(_) if index > 0 => Ok(fd),
+                bound => {
+                    // SAFETY: ours, and nobody else knows its number yet.
+                    unsafe { libc::close(fd) };
+                    Err(bound.err().unwrap_or(libc::ENODEV))
+                }
+            }
+        })
+    }
+
     /// Writes `value` to a file of /proc/sys in `net`; `name` as in `net/ipv4/ip_forward`.
     pub fn sysctl(&self, net: &NetNs, name: &str, value: &str) -> io::Result<()> {
         let path = cstring(&Path::new("/proc/sys").join(name))?;

@@ -19,7 +19,8 @@ impl Shard {
                 Ok(Some((ToPlane::HostV6(routable), _))) => stack.set_host_v6(now, routable),
                 Ok(Some((ToPlane::Counters, _))) => {
                     let arena = self.ring.arena();
-                    let held = [Class::Tap, Class::Host, Class::Small].map(|class| arena.held_count(class));
+                    let held = [Class::Tap, Class::Host, Class::Small, Class::Relay]
+                        .map(|class| arena.held_count(class));
                     let buffers_held = held.iter().sum::<usize>() as u64;
                     let counters = PlaneCounters { buffers_held, ..stack.counters().clone() };
                     answer(channel, &FromPlane::Counters(Box::new(counters)));

@@ -100,7 +100,24 @@ pub enum Ended {
     Eof,
     /// It was stopped, or ended for a reason of its own.
     Stopped,
+    /// There was no buffer to receive into: [`Pair::plenty`] when there are some again.
+    Starved,
     /// The socket is broken.
+    Broken,
+}
+
+/// What came of a move by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// So many bytes, one at least.
+    Bytes(u32),
+    /// The source's end.
+    Eof,
+    /// There was nothing at the source.
+    Empty,
+    /// There was no room at the destination.
+    Full,
+    /// One of the sockets is broken.
     Broken,
 }
 
@@ -147,6 +164,9 @@ pub enum Action {
     CallFill(Way, PipeKey),
     /// Drain this pipe now, by a call; answered at once by [`Pair::drained`].
     CallDrain(Way, PipeKey),
+    /// Move what there is and has room, at most a buffer's worth, so that nothing stays here: a byte leaves the source when the
+    /// destination has it. Answered at once by [`Pair::moved`].
+    Move(Way),
     /// Wait a millisecond: the destination has no room, and a poll does not wait for any. Answered by [`Pair::rested`].
     Rest(Way),
     /// Everything of this way has been delivered, the end too: shut down the destination's receiving side.

@@ -4,7 +4,7 @@
 //! other side is reset, as its peer was.
 
 use super::pump::Actions;
-use super::{Action, Choice, Ended, Fault, Gear, PipeKey, Pump, Way};
+use super::{Action, Choice, Ended, Fault, Gear, Moved, PipeKey, Pump, Way};
 use crate::buf::Span;
 use crate::flow::Time;
 
@@ -46,7 +46,7 @@ impl Pair {
 
     /// Bytes that go to the server ahead of everything else; before [`Pair::start`].
     pub fn ahead(&mut self, now: Time, span: Span, out: &mut Actions) {
-        self.pumps[0].received(now, span, out);
+        self.pumps[0].received(now, span, usize::MAX, out);
     }
 
     /// Both sockets are connected.
@@ -56,9 +56,23 @@ impl Pair {
         }
     }
 
-    /// See [`Action::Receive`].
-    pub fn received(&mut self, now: Time, way: Way, span: Span, out: &mut Actions) {
-        self.pumps[way as usize].received(now, span, out);
+    /// See [`Action::Receive`]. `free`: buffers that are left for all who receive.
+    pub fn received(&mut self, now: Time, way: Way, span: Span, free: usize, out: &mut Actions) {
+        self.pumps[way as usize].received(now, span, free, out);
+    }
+
+    /// There are buffers again for a direction whose receive has ended for want of them.
+    pub fn plenty(&mut self, now: Time, way: Way, out: &mut Actions) {
+        self.pumps[way as usize].plenty(now, out);
+    }
+
+    /// See [`Action::Move`].
+    pub fn moved(&mut self, now: Time, way: Way, what: Moved, out: &mut Actions) {
+        if what == Moved::Broken {
+            return self.settle(true, out);
+        }
+        self.pumps[way as usize].moved_by_hand(now, what, out);
+        self.settle(false, out);
     }
 
     /// See [`Action::Receive`].

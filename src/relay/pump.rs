@@ -1,7 +1,13 @@
 //! One direction of a relayed connection.
 //!
-//! **Copying.** Pieces are received into buffers and sent in order, one send at a time. With [`HIGH`] bytes on hand the
-//! receive is stopped, with [`LOW`] it goes on: that is the back-pressure. **Promotion**: the direction proves bulk
+//! **Copying.** Pieces are received into buffers and sent in order, one send at a time. With [`HIGH`] bytes on hand, or as many
+//! pieces as its share of the buffers, the receive is stopped, with half of that it goes on: that is the back-pressure. The
+//! share shrinks with what is left ([`share`]), so that many directions that are stalled leave others something.
+//!
+//! **Want of buffers.** A direction that finds none does without: when both sockets are ready it has bytes moved by hand
+//! ([`by_hand`]), and holds nothing between two moves. So whoever is stalled, and however many they are, others go on.
+//!
+//! **Promotion**: the direction proves bulk
 //! ([`super::bulk`]), and what is measured then calls for another gear ([`super::measure`]). The receive is stopped, and only
 //! when it has ended and every byte on hand has been sent does the first pipe come in: order is kept because the two never
 //! overlap.
@@ -9,6 +15,7 @@
 //! **Splicing**: [`splice`]. **Demotion**: bulk ends, or a chain has waited for a whole [`Pump::tick`]: a pump that rests
 //! holds no pipe.
 
+mod by_hand;
 mod splice;
 
 use super::bulk::Bulk;
@@ -25,6 +32,8 @@ use std::collections::VecDeque;
 pub const HIGH: u64 = 256 << 10;
 /// Bytes on hand at which it goes on.
 pub const LOW: u64 = 128 << 10;
+/// Pieces on hand at most, where there are many buffers.
+pub const PIECES: usize = 16;
 /// Spans of one send: 512 KiB of full pieces.
 const SPANS: usize = 8;
 
@@ -50,6 +59,10 @@ pub struct Pump {
     receive: Receive,
     held: SpanVec,
     held_bytes: u64,
+    /// Pieces it may have on hand.
+    share: usize,
+    /// There were no buffers to receive into: bytes are moved by hand.
+    scarce: bool,
     sending: bool,
     pipes: ArrayVec<Held, 2>,
     /// Pipes to use at most; 1 when a second one was refused.
@@ -96,6 +109,8 @@ impl Pump {
             receive: Receive::Off,
             held: SpanVec::new(),
             held_bytes: 0,
+            share: PIECES,
+            scarce: false,
             sending: false,
             pipes: ArrayVec::new(),
             most_pipes: 2,
@@ -161,13 +176,14 @@ impl Pump {
         self.advance(now, out);
     }
 
-    /// A piece was received; it belongs to the pump now.
-    pub fn received(&mut self, now: Time, span: Span, out: &mut Actions) {
+    /// A piece was received; it belongs to the pump now. `free` buffers are left for all.
+    pub fn received(&mut self, now: Time, span: Span, free: usize, out: &mut Actions) {
         if self.closed {
             out.push_back(Action::Release(span.buf));
             return;
         }
         self.held.push(span);
+        self.share = share(free);
         self.held_bytes += u64::from(span.len);
         self.judge(now, u64::from(span.len));
         self.advance(now, out);
@@ -177,6 +193,9 @@ impl Pump {
     pub fn receive_ended(&mut self, now: Time, why: Ended, out: &mut Actions) {
         self.receive = Receive::Off;
         self.eof |= why == Ended::Eof;
+        if why == Ended::Starved {
+            self.begin_by_hand();
+        }
         self.advance(now, out);
     }
 
@@ -285,12 +304,19 @@ impl Pump {
         }
         let leaving = self.want != Gear::Copy;
         match self.receive {
-            Receive::On if leaving || self.held_bytes >= HIGH => {
+            Receive::On if leaving || self.held_bytes >= HIGH || self.held.len() >= self.share => {
                 self.receive = Receive::Stopping;
                 out.push_back(Action::StopReceive(self.way));
             }
+            // Moving by hand, it waits for one of the sockets.
+            Receive::Off if self.poll_in || self.poll_out || self.resting => {}
             Receive::Off if leaving && self.held.is_empty() && !self.sending => self.shift(now, out),
-            Receive::Off if !leaving && self.held_bytes <= LOW => {
+            Receive::Off if !leaving && self.scarce => {
+                if self.held.is_empty() && !self.sending {
+                    self.by_hand(out);
+                }
+            }
+            Receive::Off if !leaving && self.held_bytes <= LOW && self.held.len() <= self.share / 2 => {
                 self.receive = Receive::On;
                 out.push_back(Action::Receive(self.way));
             }
@@ -318,6 +344,11 @@ impl Pump {
         self.shut = true;
         out.push_back(Action::Shutdown(self.way));
     }
+}
+
+/// Pieces that one direction may have on hand when `free` buffers are left for all: a sixteenth of them, and one in any case.
+fn share(free: usize) -> usize {
+    (free / 16).clamp(1, PIECES)
 }
 
 #[cfg(test)]

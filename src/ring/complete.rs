@@ -124,7 +124,9 @@ impl<T: Copy> Ring<T> {
         }
         let tag = entry.tag;
         let result = outcome(result);
-        if result == Err(Errno::ENOBUFS) && matches!(kind, Kind::Frames | Kind::Receive | Kind::Messages) {
+        if result == Err(Errno::ENOBUFS)
+            && matches!(kind, Kind::Frames | Kind::Receive | Kind::Messages | Kind::Relayed)
+        {
             self.counters.starved += 1;
         }
         match kind {
@@ -139,6 +141,7 @@ impl<T: Copy> Ring<T> {
         let class = match kind {
             Kind::Frames | Kind::FrameRead => Class::Tap,
             Kind::Receive | Kind::Messages => Class::Host,
+            Kind::Relayed => Class::Relay,
             Kind::Accept if result >= 0 => {
                 // SAFETY: a successful accept makes a new descriptor, which this completion is the only word of.
                 return Data::Fd(unsafe { OwnedFd::from_raw_fd(result) });
@@ -150,6 +153,7 @@ impl<T: Copy> Ring<T> {
         let len = usize::try_from(result).unwrap_or(0);
         match class {
             Class::Tap => self.tap.taken(len),
+            Class::Relay => self.relay.taken(len),
             _ => self.host.taken(len),
         }
         let span = Span::new(id, 0, u32::try_from(result).unwrap_or(0));

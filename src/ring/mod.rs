@@ -13,7 +13,7 @@
 //!        +---- freed with the final completion <---- completion() <----+
 //! ```
 //!
-//! *Memory.* The ring owns the [`Arena`] and lends most slots of [`Class::Tap`] and [`Class::Host`] to the kernel
+//! *Memory.* The ring owns the [`Arena`] and lends slots of [`Class::Tap`], [`Class::Host`] and [`Class::Relay`] to the kernel
 //! ([`provided`]). A completion that carries data hands its slot over with one reference: whoever takes the completion
 //! releases it. Operations that read spans hold references of their own from submission to final completion, so the
 //! caller may release right behind the call. Everything else an operation lends is in its [`slots`] block.
@@ -98,6 +98,7 @@ pub struct Ring<T: Copy> {
     slots: Slots<T>,
     tap: Provided,
     host: Provided,
+    relay: Provided,
     arena: Arena,
     /// Completions that did not come from the kernel.
     local: VecDeque<Completion<T>>,
@@ -117,17 +118,20 @@ impl<T: Copy> Ring<T> {
             let class = |class, n: u32| Arena::slot_size(class) * n as usize;
             let wanted = class(Class::Tap, config.arena.tap)
                 + class(Class::Host, config.arena.host)
+                + class(Class::Relay, config.arena.relay)
                 + class(Class::Small, config.arena.small);
             RingError::Arena { bytes: wanted, source }
         })?;
         let tap = Provided::new(&uring, &arena, Class::Tap)?;
         let host = Provided::new(&uring, &arena, Class::Host)?;
+        let relay = Provided::new(&uring, &arena, Class::Relay)?;
         setup::enable(&uring, granted.frame_reads)?;
         let mut ring = Self {
             uring,
             slots: Slots::new(config.ops),
             tap,
             host,
+            relay,
             arena,
             local: VecDeque::new(),
             shutdowns: Vec::new(),
@@ -166,6 +170,7 @@ impl<T: Copy> Ring<T> {
         match class {
             Class::Tap => self.tap.available(&self.arena),
             Class::Host => self.host.available(&self.arena),
+            Class::Relay => self.relay.available(&self.arena),
             Class::Small => self.arena.free_count(Class::Small),
         }
     }
@@ -175,8 +180,20 @@ impl<T: Copy> Ring<T> {
         match class {
             Class::Tap => self.tap.most(),
             Class::Host => self.host.most(),
+            Class::Relay => self.relay.most(),
             Class::Small => self.arena.slot_count(Class::Small),
         }
+    }
+
+    /// Slots of a class that nobody holds: free, or lent to the kernel.
+    pub fn buffers_unheld(&self, class: Class) -> usize {
+        let lent = match class {
+            Class::Tap => self.tap.lent(),
+            Class::Host => self.host.lent(),
+            Class::Relay => self.relay.lent(),
+            Class::Small => 0,
+        };
+        self.arena.free_count(class) + lent
     }
 
     /// Operations in flight.
@@ -234,6 +251,7 @@ impl<T: Copy> Ring<T> {
     fn top_up(&mut self) {
         self.tap.top_up(&mut self.arena);
         self.host.top_up(&mut self.arena);
+        self.relay.top_up(&mut self.arena);
     }
 
     /// One io_uring_enter(2): lends slots, submits everything, runs deferred work, waits for `want` completions.
@@ -342,6 +360,7 @@ impl<T: Copy> Drop for Ring<T> {
             self.arena.abandon();
             self.tap.abandon();
             self.host.abandon();
+            self.relay.abandon();
         }
     }
 }

@@ -102,6 +102,12 @@ impl<T: Copy> Ring<T> {
         self.start(fd, tag, None, Kind::Receive, |fd| opcode::RecvMulti::new(fd, group).build())
     }
 
+    /// As [`Self::receive`], for a relayed stream: into slots of [`crate::buf::Class::Relay`].
+    pub fn receive_relayed(&mut self, fd: BorrowedFd<'_>, tag: T) -> OpId {
+        let group = self.relay.group();
+        self.start(fd, tag, None, Kind::Relayed, |fd| opcode::RecvMulti::new(fd, group).build())
+    }
+
     /// Receives datagrams with their sender and control messages ([`Data::Message`]) into slots of
     /// [`crate::buf::Class::Host`], until it ends. An empty datagram ends it (io_uring/net.c, io_recvmsg_multishot): it
     /// comes with `more == false` and is no reason not to arm again.

@@ -25,7 +25,7 @@ const MAX_LENT_TAP: usize = 64;
 const MIN_LENT_TAP: usize = 16;
 /// Bytes that the lent tap slots should hold once they are filled (perf/NOTES.md, "how many tap slots are lent").
 const LENT_TAP_BYTES: usize = 1 << 20;
-/// Host slots lent at once, at most. The kernel takes slots in the order they were lent, so every lent slot is written to
+/// Host slots lent at once, at most, and relay slots. The kernel takes slots in the order they were lent, so every lent slot is written to
 /// in turn; few of them keep the bytes that are moved in the processor's cache.
 const MAX_LENT_HOST: usize = 32;
 
@@ -58,7 +58,12 @@ impl Provided {
         // SAFETY: a new anonymous mapping at an address of the kernel's choice overlaps nothing that exists.
         let base = unsafe { mmap_anonymous(None, bytes, prot, MapFlags::MAP_PRIVATE) }
             .map_err(|errno| RingError::Arena { bytes: bytes.get(), source: errno.into() })?;
-        let most = (slots - (slots / 8).min(4)).min(if class == Class::Tap { MAX_LENT_TAP } else { MAX_LENT_HOST });
+        let most = match class {
+            // Nobody allocates these: all of them may be lent.
+            Class::Relay => slots.min(MAX_LENT_HOST),
+            Class::Tap => (slots - (slots / 8).min(4)).min(MAX_LENT_TAP),
+            _ => (slots - (slots / 8).min(4)).min(MAX_LENT_HOST),
+        };
         let ring = Self {
             base: base.cast(),
             bytes,
@@ -135,15 +140,14 @@ impl Provided {
         self.level + arena.free_count(self.class).min(self.most - self.level)
     }
 
+    /// Slots lent now.
+    pub(super) fn lent(&self) -> usize {
+        self.level
+    }
+
     /// Slots lent at most.
     pub(super) fn most(&self) -> usize {
         self.most
-    }
-
-    /// Slots lent now.
-    #[cfg(test)]
-    pub(super) fn level(&self) -> usize {
-        self.level
     }
 
     /// The kernel may still read here although the ring is gone: never unmap.

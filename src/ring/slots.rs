@@ -40,6 +40,8 @@ pub(super) enum Kind {
     Plain = 6,
     /// Multishot accept.
     Accept = 7,
+    /// Multishot receive of a relayed stream.
+    Relayed = 8,
 }
 
 impl Kind {
@@ -52,6 +54,7 @@ impl Kind {
             5 => Self::Messages,
             6 => Self::Plain,
             7 => Self::Accept,
+            8 => Self::Relayed,
             _ => Self::Ignore,
         }
     }
@@ -269,6 +272,7 @@ mod tests {
             Kind::Messages,
             Kind::Plain,
             Kind::Accept,
+            Kind::Relayed,
         ] {
             let id = OpId { index: 0x8765_4321, generation: 0xab_cdef };
             assert_eq!(OpId::split(id.user_data(kind)), (kind, id));

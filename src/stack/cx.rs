@@ -34,12 +34,21 @@ impl Cx<'_> {
     /// The MAC of a guest address. When nobody has been heard there, asks (ARP or NDP, at a bounded rate), counts the
     /// packet that cannot be sent, and says `None`: whoever lost it sends it again.
     pub fn neighbour(&mut self, addr: IpAddr) -> Option<Mac> {
-        let known = self.link.lookup(addr).or_else(|| self.link.lookup(self.hop(addr)));
+        let known = self.lookup(addr);
         if known.is_none() {
             self.drop(DropReason::NoNeighbour);
             self.ask_neighbour(addr);
         }
         known
+    }
+
+    /// Whether a packet to a guest address could be sent now.
+    pub fn knows_neighbour(&self, addr: IpAddr) -> bool {
+        self.lookup(addr).is_some()
+    }
+
+    fn lookup(&self, addr: IpAddr) -> Option<Mac> {
+        self.link.lookup(addr).or_else(|| self.link.lookup(self.hop(addr)))
     }
 
     /// Asks for the MAC of a guest address, unless it is known or has just been asked for.

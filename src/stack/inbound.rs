@@ -19,6 +19,7 @@ use super::action::{Action, IcmpError};
 use super::icmp_error::{self, Errors, Quote};
 use super::udp_emit::{Way, emit};
 use super::udp_join::{Group, Out, send_super};
+use super::waiting::Waiting;
 use super::{Cx, Stack, context};
 use crate::buf::Span;
 use crate::config::SourceIp;
@@ -93,6 +94,7 @@ pub struct Engine {
     unanswered: VecDeque<FlowId>,
     /// Flows with answers held back.
     holding: Vec<FlowId>,
+    waiting: Waiting,
     ports: Ports,
     next_id: u16,
     pub(super) limit: usize,
@@ -107,6 +109,7 @@ impl Default for Engine {
             timers: Wheel::default(),
             unanswered: VecDeque::new(),
             holding: Vec::new(),
+            waiting: Waiting::default(),
             ports: Ports::default(),
             next_id: 1,
             limit: MAX_FLOWS,
@@ -117,6 +120,10 @@ impl Default for Engine {
 impl Engine {
     /// Datagrams from a client. False when they are of nobody known and there is no room for another.
     pub fn arrive(&mut self, cx: &mut Cx<'_>, a: &Arrival) -> bool {
+        if !cx.knows_neighbour(a.guest.ip()) {
+            self.waiting.keep(cx, *a);
+            return true;
+        }
         let id = match self.by_client.get(&(a.door, a.client, a.local)).copied() {
             Some(id) => Some(id),
             None => self.open(cx, a),
@@ -228,8 +235,11 @@ impl Engine {
         }
     }
 
-    /// The batch is over: answers that were held back go out.
+    /// The batch is over: answers that were held back go out, and what has waited for a guest that has been heard meanwhile.
     pub fn end_batch(&mut self, cx: &mut Cx<'_>) {
+        while let Some(arrival) = self.waiting.found(cx) {
+            self.arrive(cx, &arrival);
+        }
         for id in self.holding.drain(..) {
             if let Some(flow) = self.table.get_mut(id) {
                 flow.flush(cx, id);
@@ -261,6 +271,7 @@ impl Engine {
 
     /// The door is closed: its flows end.
     pub fn close_door(&mut self, cx: &mut Cx<'_>, door: Door) {
+        self.waiting.close_door(cx, door);
         let flows: Vec<_> = self.table.iter().filter(|(_, f)| f.door == door).map(|(id, _)| id).collect();
         for id in flows {
             self.close(cx, id);
@@ -269,6 +280,7 @@ impl Engine {
 
     /// Time has passed.
     pub fn timeout(&mut self, cx: &mut Cx<'_>) {
+        self.waiting.timeout(cx);
         while let Some(id) = self.timers.pop_expired(cx.now) {
             let Some(flow) = self.table.get_mut(id) else { continue };
             if flow.deadline <= cx.now {
@@ -290,7 +302,7 @@ impl Engine {
 
     /// The earliest deadline.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.timers.next_deadline()
+        self.timers.next_deadline().into_iter().chain(self.waiting.next_deadline()).min()
     }
 
     /// One flow, for queries.

@@ -29,6 +29,8 @@ pub struct Link {
     neighbours: HashMap<IpAddr, (Mac, Time), ahash::RandomState>,
     gateway_v4: Ipv4Addr,
     gateway_v6: Ipv6Addr,
+    /// The guest's own addresses, which stay in the table whoever else is heard.
+    guest: [Option<IpAddr>; 2],
     asked: RefCell<ArrayVec<(IpAddr, Time), ASK_AT_ONCE>>,
 }
 
@@ -39,6 +41,7 @@ impl Link {
             neighbours: HashMap::default(),
             gateway_v4: net.gateway_v4(),
             gateway_v6: Network::router_link_local(),
+            guest: [Some(net.guest_v4().into()), net.guest_v6().map(IpAddr::V6)],
             asked: RefCell::default(),
         }
     }
@@ -67,11 +70,17 @@ impl Link {
         }
         if self.neighbours.len() >= MAX_NEIGHBOURS
             && !self.neighbours.contains_key(&addr)
-            && let Some(oldest) = self.neighbours.iter().min_by_key(|(_, (_, at))| *at).map(|(a, _)| *a)
+            && let Some(oldest) = self.oldest()
         {
             self.neighbours.remove(&oldest);
         }
         self.neighbours.insert(addr, (mac, now));
+    }
+
+    /// Who is to make room: of the guest's own addresses none, or a storm of others would cut it off.
+    fn oldest(&self) -> Option<IpAddr> {
+        let others = self.neighbours.iter().filter(|(addr, _)| !self.guest.contains(&Some(**addr)));
+        others.min_by_key(|(_, (_, at))| *at).map(|(addr, _)| *addr)
     }
 
     /// Whether it is time to ask for this neighbour (again); notes that it is done.

@@ -38,6 +38,7 @@ pub mod tcp;
 pub mod udp;
 mod udp_emit;
 mod udp_join;
+mod waiting;
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! The buffers of the simulated plane: real bytes, real limits, and a strict account of who owns what.
 
-use ringtap::buf::{BufId, Class, HOST_SLOT, SMALL_SLOT, Span, TAP_SLOT};
+use ringtap::buf::{BufId, Class, HOST_SLOT, RELAY_SLOT, SMALL_SLOT, Span, TAP_SLOT};
 use std::collections::HashMap;
 
 /// All buffers that the stack owns, with their bytes.
@@ -72,5 +72,6 @@ fn capacity(class: Class) -> usize {
         Class::Tap => TAP_SLOT,
         Class::Host => HOST_SLOT,
         Class::Small => SMALL_SLOT,
+        Class::Relay => RELAY_SLOT,
     }
 }

@@ -5,9 +5,11 @@
 //! refuses to the last becomes a reset of the client, at once. Accepted sockets inherit their options (`TCP_NODELAY`,
 //! keep-alive, congestion control) from the listener.
 //!
-//! *Descriptors.* At most `most` connections are held; one more is reset as soon as it is accepted. When the kernel itself
-//! has none left, the reserved one is given up to accept the newest and reset it, [`SHED`] clients every
-//! [`REST`]; then the listener is armed again. No error of an accept ends a listener.
+//! *Descriptors.* At most `most` connections are held; one more is reset as soon as it is accepted, and its listener is no
+//! longer armed: clients are then accepted by calls, only to be reset, until there are none or there is room again. When the
+//! kernel itself has no descriptor left, the reserved one is given up for that. Either way [`SHED`] clients every [`REST`],
+//! all listeners together, and the kernel's queue keeps the rest: to turn clients away must not be all that the plane does.
+//! No error of an accept ends a listener.
 
 use super::dial::{self, Attempt};
 use super::tcp::{Backends, Link, REST, SHED, Take, TcpRelays, TcpTag, reserve};
@@ -27,6 +29,7 @@ impl<T: Copy> TcpRelays<T> {
             && listener.op.is_none()
             && !listener.closing
         {
+            listener.turning_away = false;
             listener.op = Some(ring.accept(listener.fd.as_fd(), (self.tag)(TcpTag::Accept(number))));
         }
     }
@@ -47,9 +50,10 @@ impl<T: Copy> TcpRelays<T> {
                 return;
             }
             match c.result {
+                _ if listener.turning_away => self.shedding.push_back((now + REST, number)),
                 // The client gave up before it was accepted, or the queue ran full of completions.
                 Ok(_) | Err(Errno::ECONNABORTED | Errno::EINTR | Errno::EAGAIN) => self.arm(ring, number),
-                Err(_) => self.shed(ring, now, number),
+                Err(_) => self.shed(ring, now, number, false),
             }
         }
         if let (Ok(_), Data::Fd(fd)) = (c.result, c.data) {
@@ -57,17 +61,21 @@ impl<T: Copy> TcpRelays<T> {
         }
     }
 
-    /// Out of descriptors or memory: resets the newest clients, and tries again in a moment.
-    fn shed(&mut self, ring: &mut Ring<T>, now: Time, number: u32) {
+    /// Out of descriptors, memory or (`full`) room: resets the newest clients, and tries again in a moment.
+    fn shed(&mut self, ring: &mut Ring<T>, now: Time, number: u32, full: bool) {
         let Some(listener) = self.listeners.get(number as usize) else { return };
         let (port, mut shed) = (listener.port, 0);
         self.reserve = None;
         let mut empty = false;
-        for _ in 0..SHED {
+        if now >= self.shed_since + REST {
+            (self.shed_since, self.shed_since_then) = (now, 0);
+        }
+        while self.shed_since_then < SHED {
             match SockRef::from(&listener.fd).accept() {
                 Ok((client, _)) => {
                     let _ = client.set_linger(Some(Duration::ZERO));
                     shed += 1;
+                    self.shed_since_then += 1;
                 }
                 Err(e) => {
                     empty = e.kind() == io::ErrorKind::WouldBlock;
@@ -77,7 +85,8 @@ impl<T: Copy> TcpRelays<T> {
         }
         self.reserve = reserve();
         self.count(port, |c| c.shed += shed);
-        if empty && self.reserve.is_some() && shed > 0 {
+        // Without a descriptor an accept fails at once, so there has to be a sign that one was to be had.
+        if empty && self.reserve.is_some() && (shed > 0 || full) {
             self.arm(ring, number);
         } else {
             self.shedding.push_back((now + REST, number));
@@ -97,7 +106,7 @@ impl<T: Copy> TcpRelays<T> {
         if self.links.len() >= self.most {
             let _ = SockRef::from(&client).set_linger(Some(Duration::ZERO));
             self.count(port, |c| c.shed += 1);
-            return;
+            return self.turn_away(ring, number);
         }
         let address = |a: io::Result<SockAddr>| a.ok().and_then(|a| a.as_socket());
         let mut peer = None;
@@ -137,6 +146,16 @@ impl<T: Copy> TcpRelays<T> {
         });
         self.count(port, |c| c.accepted += 1);
         self.dial(ring, backends, now, id);
+    }
+
+    /// There is no room: the multishot accept, which knows no bound, ends. What it has accepted by then is reset, too.
+    fn turn_away(&mut self, ring: &mut Ring<T>, number: u32) {
+        if let Some(listener) = self.listeners.get_mut(number as usize)
+            && let Some(op) = listener.op
+            && !std::mem::replace(&mut listener.turning_away, true)
+        {
+            ring.cancel(op);
+        }
     }
 
     /// Sockets may be had again: clients that wait for one try once more.
@@ -244,7 +263,95 @@ impl<T: Copy> TcpRelays<T> {
             && at <= now
         {
             self.shedding.pop_front();
-            self.arm(ring, number);
+            match self.listeners.get(number as usize) {
+                Some(listener) if listener.op.is_some() => {}
+                Some(_) if self.links.len() >= self.most => self.shed(ring, now, number, true),
+                _ => self.arm(ring, number),
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buf::ArenaConfig;
+    use crate::config::PortId;
+    use crate::msg::SocketKind;
+    use crate::plane::relays::{Attempts, Service};
+    use crate::ring::RingConfig;
+    use socket2::{Domain, Socket, Type};
+    use std::net::TcpStream;
+
+    struct Nowhere;
+
+    impl Service for Nowhere {
+        fn attempts(&self, _: SocketAddr) -> Attempts {
+            Attempts::from_iter([Attempt::plain(SocketAddr::from(([127, 0, 0, 1], 9)))])
+        }
+    }
+
+    impl Backends for Nowhere {
+        fn take(&mut self, _: SocketKind) -> Take {
+            Take::Later
+        }
+    }
+
+    struct World {
+        ring: Ring<TcpTag>,
+        relays: TcpRelays<TcpTag>,
+        now: Time,
+    }
+
+    impl World {
+        /// Turns of the loop until nothing happens any more while time stands still; how many were shed.
+        fn settle(&mut self) -> u64 {
+            let before = self.relays.counters(PortId(1)).shed;
+            let mut quiet = 0;
+            while quiet < 3 {
+                self.ring.wait(Some(Duration::from_millis(10))).unwrap();
+                quiet += 1;
+                while let Some(c) = self.ring.completion() {
+                    quiet = 0;
+                    self.relays.handle(&mut self.ring, &mut Nowhere, self.now, c.tag, c);
+                }
+                self.relays.handle_timeout(&mut self.ring, self.now);
+            }
+            self.relays.counters(PortId(1)).shed - before
+        }
+    }
+
+    #[test]
+    fn whoever_is_too_many_is_reset_at_a_bounded_rate_and_who_waits_is_served_when_there_is_room() {
+        const CLIENTS: u64 = 500;
+        const CQ: u64 = 32;
+        let arena = ArenaConfig { tap: 1, host: 1, small: 1, relay: 1 };
+        let config =
+            RingConfig { entries: 8, cq_entries: CQ as u32, arena, ops: 64, ..RingConfig::default() };
+        let ring = Ring::new(config).unwrap();
+        let mut world = World { ring, relays: TcpRelays::new(1, |tag| tag), now: Time::ZERO };
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.listen(1024).unwrap();
+        let at = listener.local_addr().unwrap().as_socket().unwrap();
+        world.relays.add(&mut world.ring, listener.into(), PortId(1), Box::new(Nowhere)).unwrap();
+        let clients: Vec<_> = (0..CLIENTS).map(|_| TcpStream::connect(at).unwrap()).collect();
+        // What one multishot accept brings until its end, which the queue of completions bounds.
+        let first = world.settle();
+        assert!(first > 0 && first <= 2 * CQ, "{first} at once");
+        let mut shed = first;
+        for _ in 0..3 {
+            world.now += REST;
+            let more = world.settle();
+            assert!(more > 0 && more <= SHED as u64 + 2 * CQ, "{more} in one rest");
+            shed += more;
+        }
+        assert!(shed < CLIENTS - 1);
+        // With room the rest is served.
+        world.relays.set_most(usize::MAX);
+        world.now += REST;
+        world.settle();
+        assert_eq!(world.relays.counters(PortId(1)).accepted + shed, CLIENTS);
+        drop(clients);
     }
 }

@@ -1,5 +1,6 @@
 //! Moving the bytes: actions of a [`Pair`](crate::relay::Pair) -> operations, completions -> events.
 
+use super::by_hand;
 use super::tcp::{TICK, TcpRelays, TcpTag};
 use crate::buf::{Class, SMALL_MAX, Span};
 use crate::flow::{FlowId, Time};
@@ -47,13 +48,14 @@ impl<T: Copy> TcpRelays<T> {
         match action {
             Action::Receive(way) => {
                 link.ops += 1;
-                link.receiving[way as usize] = Some(ring.receive(ends(way).0, tag(TcpTag::Receive(id, way))));
+                let op = ring.receive_relayed(ends(way).0, tag(TcpTag::Receive(id, way)));
+                link.receiving[way as usize] = Some(op);
             }
-            Action::StopReceive(way) => match link.receiving[way as usize] {
-                Some(op) => ring.cancel(op),
-                // It ended for want of buffers and waits to be armed.
-                None => link.pair.receive_ended(now, way, Ended::Stopped, &mut self.actions),
-            },
+            Action::StopReceive(way) => {
+                if let Some(op) = link.receiving[way as usize] {
+                    ring.cancel(op);
+                }
+            }
             Action::Send(way, spans) => {
                 link.ops += 1;
                 ring.send(ends(way).1, &spans, tag(TcpTag::Send(id, way)));
@@ -143,6 +145,11 @@ impl<T: Copy> TcpRelays<T> {
                 let result = outcome(pipe.drain(ends(way).1, pipe.size()));
                 link.pair.drained(now, way, key, result, &mut self.actions);
             }
+            Action::Move(way) => {
+                let (from, to) = ends(way);
+                let what = by_hand::pass_on(from, to, &mut self.scratch);
+                link.pair.moved(now, way, what, &mut self.actions);
+            }
             Action::Rest(way) => self.resting.push_back((now + REST, id, way)),
             Action::Shutdown(way) => {
                 // A peer that has gone meanwhile shows elsewhere.
@@ -196,6 +203,7 @@ impl<T: Copy> TcpRelays<T> {
             return;
         };
         let span = c.data.span().map(|span| self.shrink(ring, span));
+        let free = ring.buffers_unheld(Class::Relay);
         let Some(link) = self.links.get_mut(id) else {
             if let Some(span) = span {
                 ring.release(span.buf);
@@ -211,10 +219,13 @@ impl<T: Copy> TcpRelays<T> {
                 }
                 let more = c.more;
                 match (c.result, span) {
-                    (Ok(_), Some(span)) => link.pair.received(now, way, span, out),
+                    (Ok(_), Some(span)) => link.pair.received(now, way, span, free, out),
                     _ if more || link.closing => {}
                     (Ok(_), None) => link.pair.receive_ended(now, way, Ended::Eof, out),
-                    (Err(Errno::ENOBUFS), _) => self.starved.push((id, way)),
+                    (Err(Errno::ENOBUFS), _) => {
+                        self.starved.push_back((id, way));
+                        link.pair.receive_ended(now, way, Ended::Starved, out);
+                    }
                     (Err(Errno::ECANCELED | Errno::EINTR | Errno::EAGAIN), _) => {
                         link.pair.receive_ended(now, way, Ended::Stopped, out);
                     }
@@ -245,12 +256,15 @@ impl<T: Copy> TcpRelays<T> {
         self.perform(ring, now, id);
     }
 
-    /// A short piece does not keep a large slot.
+    /// A short piece does not keep a large slot, unless small ones are short, too: half of them are left to others.
     fn shrink(&self, ring: &mut Ring<T>, span: Span) -> Span {
         if span.len as usize > SMALL_MAX {
             return span;
         }
         let arena = ring.arena_mut();
+        if arena.free_count(Class::Small) * 2 < arena.slot_count(Class::Small) {
+            return span;
+        }
         let Some(small) = arena.alloc(Class::Small) else { return span };
         let to = Span::new(small, 0, span.len);
         arena.copy(span, to);
@@ -271,14 +285,13 @@ impl<T: Copy> TcpRelays<T> {
             }
         }
         self.lower_marks(ring, now);
-        let enough = ring.buffers_available(Class::Host) * 2 >= ring.buffers_total(Class::Host);
-        if enough && !self.starved.is_empty() {
-            for (id, way) in std::mem::take(&mut self.starved) {
-                if let Some(link) = self.links.get_mut(id).filter(|l| !l.closing)
-                    && link.receiving[way as usize].is_none()
-                {
-                    // It arms the receive again, if that is still wanted.
-                    link.pair.receive_ended(now, way, Ended::Stopped, &mut self.actions);
+        // No more than there are buffers for: the rest would only find out that there are none.
+        let free = ring.buffers_available(Class::Relay);
+        if free * 2 >= ring.buffers_total(Class::Relay) {
+            for _ in 0..free.min(self.starved.len()) {
+                let Some((id, way)) = self.starved.pop_front() else { break };
+                if let Some(link) = self.links.get_mut(id).filter(|l| !l.closing) {
+                    link.pair.plenty(now, way, &mut self.actions);
                     self.perform(ring, now, id);
                 }
             }
@@ -342,4 +355,29 @@ fn is_reset(fd: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(fd, PollFlags::empty())];
     matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
         && fds[0].revents().is_some_and(|e| e.contains(PollFlags::POLLERR))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn a_mark_is_a_quarter_of_the_buffer_at_most() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        for (asked, small) in [(16 << 10, true), (200 << 10, true), (usize::MAX, false)] {
+            let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let socket = SockRef::from(&near);
+            if small {
+                socket.set_recv_buffer_size(asked).unwrap();
+            } else {
+                // As large as the machine lets it be.
+                let _ = socket.set_recv_buffer_size(8 << 20);
+            }
+            raise_mark(near.as_fd());
+            let room = socket.recv_buffer_size().unwrap();
+            let mark = usize::try_from(sockopt::receive_low_water(near.as_fd()).unwrap()).unwrap();
+            assert_eq!(mark, (room / 4).min(gather::MARK as usize), "of {room}");
+        }
+    }
 }

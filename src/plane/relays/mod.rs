@@ -1,6 +1,7 @@
 //! Published ports in the plane: listeners, sockets of the backends, and what moves between them.
 
 mod admit;
+mod by_hand;
 mod dial;
 mod drive;
 pub mod standalone_tcp;

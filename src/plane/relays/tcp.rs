@@ -26,7 +26,7 @@ use std::time::Duration;
 
 /// Until a listener that could not accept is armed again.
 pub const REST: Duration = Duration::from_millis(10);
-/// Clients shed at once, at most: 6,400 a second for each listener.
+/// Clients shed within a [`REST`], at most: 6,400 a second.
 pub const SHED: usize = 64;
 /// Between two looks at what no operation reports.
 pub(super) const TICK: Duration = Duration::from_millis(250);
@@ -137,6 +137,8 @@ pub(super) struct Listener {
     pub(super) service: Box<dyn Service>,
     pub(super) op: Option<OpId>,
     pub(super) closing: bool,
+    /// Its accept is being ended, for there is no room for clients.
+    pub(super) turning_away: bool,
 }
 
 /// One connection as the driver sees it.
@@ -179,12 +181,17 @@ pub struct TcpRelays<T: Copy> {
     pub(super) resting: VecDeque<(Time, FlowId, Way)>,
     /// Waits for a mark, by number, and their deadlines; in order of time.
     pub(super) gathering: VecDeque<(Time, FlowId, Way, u32)>,
-    /// Receives that ended for want of buffers.
-    pub(super) starved: Vec<(FlowId, Way)>,
+    /// Directions that do without buffers for want of them.
+    pub(super) starved: VecDeque<(FlowId, Way)>,
+    /// Where bytes are looked at that are moved by hand.
+    pub(super) scratch: Vec<u8>,
     /// Clients that wait for a socket.
     pub(super) waiting: VecDeque<FlowId>,
     /// Listeners that could not accept, and when to arm them again.
     pub(super) shedding: VecDeque<(Time, u32)>,
+    /// When the count of clients shed began, and the count.
+    pub(super) shed_since: Time,
+    pub(super) shed_since_then: usize,
     pub(super) ticking: Vec<FlowId>,
     pub(super) tick_at: Option<Time>,
     /// What a direction that proves bulk begins with: the gear that has served others best.
@@ -211,9 +218,12 @@ impl<T: Copy> TcpRelays<T> {
             actions: Actions::new(),
             resting: VecDeque::new(),
             gathering: VecDeque::new(),
-            starved: Vec::new(),
+            starved: VecDeque::new(),
+            scratch: Vec::new(),
             waiting: VecDeque::new(),
             shedding: VecDeque::new(),
+            shed_since: Time::ZERO,
+            shed_since_then: 0,
             ticking: Vec::new(),
             tick_at: None,
             first: Gear::SpliceCall,
@@ -244,7 +254,14 @@ impl<T: Copy> TcpRelays<T> {
         let _ = socket.set_tcp_nodelay(true);
         let _ = socket.set_keepalive(true);
         local::tune_listener(&socket);
-        let number = self.listeners.insert(Listener { fd, port, service, op: None, closing: false }) as u32;
+        let number = self.listeners.insert(Listener {
+            fd,
+            port,
+            service,
+            op: None,
+            closing: false,
+            turning_away: false,
+        }) as u32;
         if !self.counters.iter().any(|(id, _)| *id == port) {
             self.counters.push((port, PortCounters::default()));
         }

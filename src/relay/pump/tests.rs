@@ -6,6 +6,7 @@
 
 use super::*;
 use crate::buf::{BufId, Class};
+use crate::relay::Moved;
 use crate::relay::gather::MARK;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -53,6 +54,10 @@ struct World {
     slow: bool,
     /// The source is readable only when much has come.
     mark: bool,
+    /// One receive in so many finds no buffer; 0: none does.
+    want: u64,
+    wanting: bool,
+    by_hand: u32,
 }
 
 impl World {
@@ -79,6 +84,9 @@ impl World {
             said: total,
             slow: false,
             mark: false,
+            want: 0,
+            wanting: false,
+            by_hand: 0,
         };
         world.tell(Pump::start);
         world
@@ -237,6 +245,26 @@ impl World {
             Action::LowerMark(_) => self.mark = false,
             Action::PollIn(_) => self.in_flight.push(Op::PollIn),
             Action::PollOut(_) => self.in_flight.push(Op::PollOut),
+            Action::Move(_) => {
+                assert!(
+                    !self.receiving && self.bufs.is_empty() && self.given == self.got,
+                    "nothing is on hand"
+                );
+                let left = self.said - self.given;
+                let most = if self.rough { self.dice(self.part) } else { self.part };
+                let what = match left.min(most) {
+                    0 if left == 0 && self.said < self.total => Moved::Empty,
+                    0 if left == 0 => Moved::Eof,
+                    0 => Moved::Full,
+                    n => {
+                        (self.given, self.got) = (self.given + n, self.got + n);
+                        self.by_hand += 1;
+                        self.say_more();
+                        Moved::Bytes(n as u32)
+                    }
+                };
+                self.pump.moved_by_hand(self.now, what, out);
+            }
             Action::Rest(_) => self.in_flight.push(Op::Rest),
             Action::Shutdown(_) => {
                 assert_eq!(self.got, self.total, "the end comes after the last byte");
@@ -259,12 +287,17 @@ impl World {
             self.stopping = false;
             return self.tell(|pump, now, out| pump.receive_ended(now, Ended::Eof, out));
         }
+        if self.want > 0 && self.dice(self.want) == 0 {
+            (self.receiving, self.stopping, self.wanting) = (false, false, true);
+            return self.tell(|pump, now, out| pump.receive_ended(now, Ended::Starved, out));
+        }
         let id = self.next_buf;
         self.next_buf += 1;
         self.bufs.insert(id, self.given);
         self.given += len;
         let span = Span::new(BufId::new(Class::Host, id), 0, len as u32);
-        self.tell(|pump, now, out| pump.received(now, span, out));
+        let free = if self.rough { self.dice(512) as usize } else { 512 };
+        self.tell(|pump, now, out| pump.received(now, span, free, out));
         self.most_held = self.most_held.max(self.given - self.got);
     }
 
@@ -320,6 +353,9 @@ impl World {
             self.stopped();
         } else if self.pump.is_gathering() && self.dice(4) == 0 {
             self.tell(|pump, _, out| pump.overdue(out));
+        } else if self.wanting && self.dice(8) == 0 {
+            self.wanting = false;
+            self.tell(Pump::plenty);
         } else if self.dice(8) == 0 {
             self.tell(Pump::tick);
         }
@@ -394,6 +430,43 @@ fn receiving_stops_at_the_high_mark_and_goes_on_at_the_low_one() {
 }
 
 #[test]
+fn a_stalled_direction_holds_its_share_and_the_share_shrinks() {
+    for (free, most) in [(usize::MAX, PIECES), (256, PIECES), (64, 4), (15, 1), (0, 1)] {
+        let mut world = World::new(Choice::Auto, MUCH, 7);
+        let mut held = 0;
+        while !world.stopping {
+            let span = Span::new(BufId::new(Class::Relay, held), 0, 5000);
+            held += 1;
+            world.bufs.insert(span.buf.index(), world.given);
+            world.given += 5000;
+            world.tell(|pump, now, out| pump.received(now, span, free, out));
+        }
+        assert_eq!(held as usize, most, "with {free} free");
+    }
+}
+
+#[test]
+fn without_a_buffer_bytes_are_moved_by_hand_until_there_are_some() {
+    let mut world = World::new(Choice::Auto, MUCH, 7);
+    (world.want, world.part) = (1, 1000);
+    world.run(200, 1000);
+    assert!(world.by_hand > 50 && world.wanting && world.bufs.is_empty(), "{}", world.by_hand);
+    world.want = 0;
+    world.tell(Pump::plenty);
+    let before = world.by_hand;
+    world.run(200, 1000);
+    assert!(world.by_hand <= before + 1 && world.receiving);
+}
+
+#[test]
+fn bulk_without_buffers_goes_through_a_pipe() {
+    let mut world = World::new(Choice::Auto, MUCH, 7);
+    world.want = 1;
+    world.run(200, 1000);
+    assert!(world.by_hand > 0 && world.pump.promotions() > 0, "{:?}", world.pump);
+}
+
+#[test]
 fn without_a_pipe_it_goes_on_copying_and_asks_again_after_a_while() {
     let mut world = World::new(Choice::Auto, MUCH, 7);
     world.budget = 0;
@@ -454,9 +527,10 @@ proptest! {
         total in 0u64..8 << 20,
         budget in 0usize..3,
         slow: bool,
+        want in 0u64..20,
     ) {
         let mut world = World::new(choice, total, seed);
-        (world.budget, world.rough) = (budget, true);
+        (world.budget, world.rough, world.want) = (budget, true, want);
         if slow {
             world.slow_down();
         }

@@ -6,7 +6,7 @@
 //!
 //! Limits: none of its own; the owners bound bytes and buffers. An empty queue keeps room for eight spans at most.
 
-use crate::buf::{BufId, Class, HOST_SLOT, SMALL_SLOT, Span, SpanVec, TAP_SLOT};
+use crate::buf::{BufId, Class, HOST_SLOT, RELAY_SLOT, SMALL_SLOT, Span, SpanVec, TAP_SLOT};
 use crate::stack::{Action, Cx};
 use std::collections::VecDeque;
 
@@ -19,6 +19,7 @@ pub const fn capacity(class: Class) -> u32 {
         Class::Tap => TAP_SLOT as u32,
         Class::Host => HOST_SLOT as u32,
         Class::Small => SMALL_SLOT as u32,
+        Class::Relay => RELAY_SLOT as u32,
     }
 }
 

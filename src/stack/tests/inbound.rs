@@ -426,3 +426,41 @@ fn a_silent_server_costs_its_client_a_bounded_wait() {
     assert!(done.iter().any(|d| matches!(d, Done::Close(f, Close::Reset) if *f == flow)));
     assert_eq!((w.stack.flows().count(), w.stack.tcp.next_deadline()), (0, None));
 }
+
+#[test]
+fn what_comes_before_the_guest_is_heard_waits_for_it_and_the_question_is_repeated() {
+    let mut w = World::new();
+    let done = arrive(&mut w, DOOR, CLIENT, LOCAL, b"first", None);
+    assert!(matches!(only(&done).1.net, Net::Arp(_)), "a question");
+    assert!(arrive(&mut w, DOOR, CLIENT, LOCAL, b"second", None).is_empty());
+    // The first question was lost on an interface that was on its way up.
+    let asked = w.pass(Duration::from_secs(1));
+    assert!((4..=10).contains(&frames(&asked).len()), "{asked:?}");
+    let done = w.batch(&[arp(2, GUEST, [10, 0, 2, 100], [10, 0, 2, 2])]);
+    let payloads: Vec<_> = frames(&done)
+        .into_iter()
+        .map(|bytes| match parse(bytes).unwrap().net {
+            Net::Ip(_, Payload::Udp(_, range)) => bytes[range].to_vec(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(payloads, [b"first".to_vec(), b"second".to_vec()]);
+    assert_eq!((w.held(), w.dropped(DropReason::NoNeighbour)), (0, 0));
+    assert_eq!(left(&w.batch(&[udp_frame(G, CLIENT, b"answer")])).3, b"answer");
+}
+
+#[test]
+fn what_waits_is_bounded_and_goes_when_nobody_answers_or_the_port_does() {
+    let mut w = World::new();
+    for n in 0..40 {
+        arrive(&mut w, DOOR, &format!("198.51.100.7:{}", 4000 + n), LOCAL, b"x", None);
+    }
+    assert_eq!((w.held(), w.dropped(DropReason::NoNeighbour)), (16, 24));
+    w.pass(Duration::from_secs(4));
+    assert_eq!((w.held(), w.dropped(DropReason::NoNeighbour)), (0, 40));
+    assert_eq!(w.stack.poll_timeout(), None, "nothing is asked any more");
+    arrive(&mut w, DOOR, CLIENT, LOCAL, b"x", None);
+    w.stack.close_door(w.now, DOOR);
+    w.drain();
+    assert_eq!((w.held(), w.dropped(DropReason::NoNeighbour)), (0, 41));
+}

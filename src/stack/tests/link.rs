@@ -58,7 +58,7 @@ fn arp_probes_are_answered_but_teach_nothing_and_claims_are_refused() {
 #[test]
 fn a_packet_for_an_unknown_neighbour_asks_once_and_is_counted() {
     let mut w = World::new();
-    let done = w.batch(&[udp_frame("10.0.2.100:9", "198.51.100.2:9", b"x")]);
+    let done = w.batch(&[udp_frame("10.0.2.99:9", "198.51.100.2:9", b"x")]);
     let flow = opened(&done);
     // Other guests push the first one out of the table.
     for i in 0..300u32 {
@@ -71,7 +71,7 @@ fn a_packet_for_an_unknown_neighbour_asks_once_and_is_counted() {
     let done = w.datagrams(flow, "198.51.100.2:9", b"y", None);
     let (bytes, frame) = only(&done);
     assert!(matches!(frame.net, Net::Arp(_)));
-    assert_eq!(bytes[38..42], [10, 0, 2, 100]);
+    assert_eq!(bytes[38..42], [10, 0, 2, 99]);
     assert!(w.datagrams(flow, "198.51.100.2:9", b"y", None).is_empty());
     assert_eq!(w.dropped(DropReason::NoNeighbour), 2);
     assert_eq!(w.held(), 0);
@@ -238,4 +238,20 @@ fn listener_reports_are_counted_and_unanswered() {
         assert!(w.frame(&icmp_frame("fe80::64", "ff02::16", 1, &[kind, 0, 0, 0, 0, 0, 0, 0])).is_empty());
     }
     assert_eq!(w.dropped(DropReason::Multicast), 3);
+}
+
+#[test]
+fn a_storm_of_neighbours_does_not_cut_off_the_guest_itself() {
+    let mut w = World::new();
+    w.batch(&[
+        udp_frame("10.0.2.100:9", "10.0.2.77:9", b"x"),
+        udp_frame("[fd00::100]:9", "[fd00::77]:9", b"x"),
+    ]);
+    for i in 0..5000u32 {
+        let [_, b, c, d] = i.to_be_bytes();
+        w.frame(&arp(1, [2, 0, 0, b, c, d], [10, b + 1, c, d], [10, 0, 2, 2]));
+        w.stack.link.learn(w.now + Duration::from_secs(1), IpAddr::from([10, b + 1, c, d]), GUEST);
+    }
+    assert_eq!(w.stack.link.lookup(addr("10.0.2.100")), Some(GUEST));
+    assert_eq!(w.stack.link.lookup(addr("fd00::100")), Some(GUEST));
 }
