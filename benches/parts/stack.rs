@@ -32,7 +32,7 @@ struct Plane {
 impl Plane {
     fn new(flows: usize) -> Self {
         let resolvers = Resolvers { servers: Vec::new(), search: Vec::new(), options: Vec::new() };
-        let stack = Stack::new(Network::default(), resolvers, Limits { flows }, [7; 32]);
+        let stack = Stack::new(Network::default(), resolvers, Limits { flows, ..Limits::default() }, [7; 32]);
         let now = Time::from_millis(1000);
         Self { stack, now, next: 0, flow: None, unsent: None, emitted: Vec::new() }
     }

@@ -2,13 +2,16 @@
 
 use super::CliError;
 use super::log::{LogFormat, LogLevel};
+use crate::config::limits::BUFFERED_MIN;
 use crate::config::network::{MTU_DEFAULT, MTU_MIN_V6};
-use crate::config::{Exposed, Network, OutboundAddr, Policy, PortOptions, Rule, SandboxMode, resolvers};
+use crate::config::{
+    Exposed, Limits, Network, OutboundAddr, Policy, PortOptions, Rule, SandboxMode, resolvers,
+};
 use crate::control::Common;
 use crate::control::api::Drivers;
 use crate::netns::process::adopt_fd;
 use clap::{Args, ValueEnum};
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
@@ -60,6 +63,23 @@ pub struct NetworkArgs {
     /// Destinations that the guest may not reach, as for --allow; may be given again
     #[arg(long, value_name = "RULE")]
     deny: Vec<String>,
+    /// A network behind the guest that packets may come from, besides the guest's own; may be given again.
+    ///
+    /// For bridges inside that do not translate addresses: packets from elsewhere are dropped
+    #[arg(long, value_name = "NET/LEN|all")]
+    allow_source: Vec<String>,
+    /// Flows that the guest may have open
+    #[arg(long, value_name = "N", default_value_t = Limits::default().flows)]
+    max_flows: usize,
+    /// Connections that may be under way to their servers; no more than a quarter of --max-flows
+    #[arg(long, value_name = "N", default_value_t = Limits::default().half_open)]
+    max_half_open: usize,
+    /// Flows that the guest may open each second
+    #[arg(long, value_name = "N", default_value_t = Limits::default().new_flows)]
+    max_new_flows: u32,
+    /// Buffers that the guest's connections may fill, from 2M; K, M and G are understood [default: all, 53M]
+    #[arg(long, value_name = "BYTES")]
+    max_buffered: Option<String>,
     /// Source of outgoing traffic: an address, or an interface that has one; once per family
     #[arg(long, value_name = "ADDR|IFNAME")]
     outbound_addr: Vec<String>,
@@ -144,7 +164,32 @@ impl NetworkArgs {
                 rules: self.rules()?,
             },
             outbound: outbound(&self.outbound_addr)?,
+            sources: sources(&self.allow_source)?,
+            limits: self.limits()?,
             ..defaults
+        })
+    }
+
+    fn limits(&self) -> Result<Limits, CliError> {
+        let some = |option, n: u64| match n {
+            0 => Err(CliError::Option {
+                option,
+                cause: "0 would leave the guest no network; use 1 or more".into(),
+            }),
+            _ => Ok(()),
+        };
+        some("--max-flows", self.max_flows as u64)?;
+        some("--max-half-open", self.max_half_open as u64)?;
+        some("--max-new-flows", self.max_new_flows.into())?;
+        let buffered = match &self.max_buffered {
+            None => None,
+            Some(text) => Some(bytes(text).map_err(CliError::option("--max-buffered"))?),
+        };
+        Ok(Limits {
+            flows: self.max_flows,
+            half_open: self.max_half_open,
+            new_flows: self.max_new_flows,
+            buffered,
         })
     }
 
@@ -199,6 +244,54 @@ pub(super) fn exposed(given: &[String]) -> Result<Vec<Exposed>, CliError> {
             return Err(CliError::Option { option: "--expose-host", cause });
         }
         all.push(new);
+    }
+    Ok(all)
+}
+
+/// A number of bytes of buffers, with K, M or G behind it or not.
+fn bytes(text: &str) -> Result<u64, String> {
+    let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
+        Some(at) => text.split_at(at),
+        None => (text, ""),
+    };
+    let shift = match unit {
+        "" => 0,
+        "k" | "K" => 10,
+        "m" | "M" => 20,
+        "g" | "G" => 30,
+        _ => {
+            return Err(format!(
+                "{text:?} is no number of bytes; use a number, and K, M or G behind it, as in 16M"
+            ));
+        }
+    };
+    let number = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift));
+    match number.filter(|n| *n >= BUFFERED_MIN) {
+        Some(n) => Ok(n),
+        None => Err(format!(
+            "{text:?} is too little for one connection to work, or too long a number; use 2M or more"
+        )),
+    }
+}
+
+/// The networks of `--allow-source`.
+fn sources(given: &[String]) -> Result<Vec<IpNet>, CliError> {
+    let mut all = Vec::with_capacity(given.len());
+    for text in given {
+        if text == "all" {
+            all.extend(Network::any_source());
+            continue;
+        }
+        let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        let cause = match net {
+            Ok(net) if net.trunc() == net => {
+                all.push(net);
+                continue;
+            }
+            Ok(net) => format!("{net} is not a network address; did you mean {}?", net.trunc()),
+            Err(_) => format!("{text:?} is no network; use NET/LEN, an address or all, as in 172.17.0.0/16"),
+        };
+        return Err(CliError::Option { option: "--allow-source", cause });
     }
     Ok(all)
 }
@@ -340,6 +433,51 @@ mod tests {
             network(&["--allow", "nowhere"]).unwrap_err().starts_with("--allow: \"nowhere\" names no dest")
         );
         assert!(network(&["--deny", "10.0.2.1/8"]).unwrap_err().starts_with("--deny: "));
+    }
+
+    #[test]
+    fn limits_are_checked() {
+        let n = network(&[
+            "--max-flows",
+            "100",
+            "--max-half-open",
+            "9",
+            "--max-new-flows",
+            "7",
+            "--max-buffered",
+            "3M",
+        ]);
+        let expected = Limits { flows: 100, half_open: 9, new_flows: 7, buffered: Some(3 << 20) };
+        assert_eq!(n.unwrap().limits, expected);
+        for option in ["--max-flows", "--max-half-open", "--max-new-flows"] {
+            assert!(
+                network(&[option, "0"]).unwrap_err().starts_with(&format!("{option}: 0 would")),
+                "{option}"
+            );
+        }
+        for (text, said) in
+            [("1M", "too little"), ("2X", "no number"), ("M", "too little"), ("99999999999G", "long")]
+        {
+            let error = network(&["--max-buffered", text]).unwrap_err();
+            assert!(error.starts_with("--max-buffered: ") && error.contains(said), "{error}");
+        }
+    }
+
+    #[test]
+    fn sources_are_networks() {
+        let n = network(&["--allow-source", "172.17.0.0/16", "--allow-source", "fd17::5"]).unwrap();
+        let may = |from: &str| n.may_send(from.parse().unwrap());
+        assert!(
+            may("172.17.3.4") && may("fd17::5") && may("10.0.2.7") && may("fe80::1234") && may("fd00::9")
+        );
+        for from in ["172.18.0.1", "fd17::6", "10.0.2.0", "192.0.2.1", "fd00::", "169.254.1.1"] {
+            assert!(!may(from), "{from}");
+        }
+        assert!(network(&["--allow-source", "all"]).unwrap().may_send("192.0.2.1".parse().unwrap()));
+        assert!(
+            network(&["--allow-source", "172.17.0.1/16"]).unwrap_err().contains("did you mean 172.17.0.0/16")
+        );
+        assert!(network(&["--allow-source", "docker0"]).unwrap_err().contains("no network"));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod exposed;
+pub mod limits;
 pub mod network;
 pub mod port;
 pub mod port_spec;
@@ -16,6 +17,7 @@ pub mod sandbox;
 pub mod settings;
 
 pub use exposed::Exposed;
+pub use limits::Limits;
 pub use network::{Filtering, LINK_CONGESTION, Network, NetworkError, OutboundAddr, Policy};
 pub use port::{Dial, PortId, ProxyProtocol, Published, SourceIp, Via};
 pub use port_spec::{PortOptions, PortSpec};

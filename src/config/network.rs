@@ -4,7 +4,7 @@
 //! network N the gateway is N+2, DNS N+3, the DHCP pool N+15 to N+30 and the guest N+100, so prefixes run from /1 to
 //! /25. Within the IPv6 prefix P the gateway is P::2, DNS P::3 and the guest P::100.
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -119,6 +119,10 @@ pub struct Network {
     pub mac: Option<[u8; 6]>,
     /// The DNS address answers. Off for `--disable-dns` of the slirp4netns persona.
     pub dns: bool,
+    /// Networks behind the guest whose addresses it may send from besides its own ([`Network::may_send`]).
+    pub sources: Vec<IpNet>,
+    /// How much the guest may have open and hold.
+    pub limits: super::Limits,
 }
 
 impl Default for Network {
@@ -133,6 +137,8 @@ impl Default for Network {
             filtering: Filtering::AddressDependent,
             mac: None,
             dns: true,
+            sources: Vec::new(),
+            limits: super::Limits::default(),
         }
     }
 }
@@ -233,6 +239,27 @@ impl Network {
     /// The router's link-local address, fe80::2.
     pub const fn router_link_local() -> Ipv6Addr {
         Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2)
+    }
+
+    /// Every address, for [`Network::sources`]: who stands in for slirp4netns takes what it takes, and bridges that do not
+    /// translate count on it (Docker's `enable_ip_masquerade=false`, IPv6 before Docker 27).
+    pub fn any_source() -> Vec<IpNet> {
+        vec![
+            IpNet::new_assert(Ipv4Addr::UNSPECIFIED.into(), 0),
+            IpNet::new_assert(Ipv6Addr::UNSPECIFIED.into(), 0),
+        ]
+    }
+
+    /// Whether the guest's configuration lets it send from `addr`, a unicast address of nobody else: one of its own
+    /// networks (the networks' own addresses apart), link-local IPv6, or one of [`Network::sources`].
+    pub fn may_send(&self, addr: IpAddr) -> bool {
+        let own = match addr {
+            IpAddr::V4(a) => self.v4.contains(&a) && a != self.v4.network(),
+            IpAddr::V6(a) => {
+                a.is_unicast_link_local() || self.v6.is_some_and(|p| p.contains(&a) && a != p.network())
+            }
+        };
+        own || (!self.contains(addr) && self.sources.iter().any(|net| net.contains(&addr)))
     }
 
     /// Whether `addr` lies in the guest's own networks.

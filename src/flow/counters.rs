@@ -52,11 +52,13 @@ pub enum Drop {
     TtlExceeded,
     /// A packet for the guest that is longer than its link takes and may not be fragmented.
     TooLong,
+    /// The source is none that the guest may use: loopback, a group's, one of ours, or of a network that is not its own.
+    Spoofed,
 }
 
 impl Drop {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Malformed,
         Self::BadChecksum,
         Self::Unsupported,
@@ -71,7 +73,30 @@ impl Drop {
         Self::HostRefused,
         Self::TtlExceeded,
         Self::TooLong,
+        Self::Spoofed,
     ];
+}
+
+/// What there is too much of. The text of each is its documentation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Limit {
+    /// New flows, while as many were open as the guest may have.
+    Flows,
+    /// Flows for which the host had no descriptor or memory.
+    Descriptors,
+    /// Connections forgotten before they stood, for newer ones.
+    HalfOpen,
+    /// New flows that came faster than the guest may open them.
+    NewFlows,
+    /// Segments for which the guest had no buffers left.
+    Buffered,
+}
+
+impl Limit {
+    /// Every limit, in the order of their numbers.
+    pub const ALL: [Self; 5] =
+        [Self::Flows, Self::Descriptors, Self::HalfOpen, Self::NewFlows, Self::Buffered];
 }
 
 /// What the plane as a whole has seen.
@@ -89,8 +114,10 @@ pub struct PlaneCounters {
     pub flows_opened: u64,
     /// Flows closed.
     pub flows_closed: u64,
-    /// Flows refused because as many were open as the descriptor limit allows.
+    /// Flows refused because as many were open as the guest may have or the descriptor limit allows.
     pub flows_refused: u64,
+    /// How often each limit was met, indexed by [`Limit`].
+    pub limited: [u64; Limit::ALL.len()],
     /// Clients of published ports shown to the guest as the gateway, because it could not have answered them.
     pub shown_as_gateway: u64,
     /// Datagrams to published ports that nobody in the guest listened for, as its kernel said.
@@ -105,6 +132,16 @@ impl PlaneCounters {
     /// Counts one drop.
     pub fn drop(&mut self, why: Drop) {
         self.drops[why as usize] += 1;
+    }
+
+    /// Counts that a limit was met.
+    pub fn limit(&mut self, which: Limit) {
+        self.limited[which as usize] += 1;
+    }
+
+    /// How often a limit was met.
+    pub fn limited(&self, which: Limit) -> u64 {
+        self.limited[which as usize]
     }
 
     /// How often `why` has happened.
@@ -125,5 +162,10 @@ mod tests {
             c.drop(why);
         }
         assert!(c.drops.iter().all(|n| *n == 1));
+        for (i, which) in Limit::ALL.into_iter().enumerate() {
+            assert_eq!(which as usize, i);
+            c.limit(which);
+            assert_eq!(c.limited(which), 1);
+        }
     }
 }

@@ -13,7 +13,7 @@ pub mod table;
 pub mod time;
 pub mod wheel;
 
-pub use counters::{Drop as DropReason, FlowCounters, PlaneCounters};
+pub use counters::{Drop as DropReason, FlowCounters, Limit, PlaneCounters};
 pub use info::FlowInfo;
 pub use table::{FlowId, Kind, Table};
 pub use time::Time;

@@ -121,7 +121,8 @@ fn build(ring: Ring<Tag>, share: Share, start: Start, fds: Vec<OwnedFd>) -> Resu
     let mut secret = [0u8; 32];
     getrandom::fill(&mut secret).map_err(|e| format!("no random numbers from the kernel: {e}"))?;
     let fragment_id = getrandom::u32().map_err(|e| format!("no random numbers from the kernel: {e}"))?;
-    let limits = Limits { flows: share.flows };
+    let limits = &start.network.limits;
+    let limits = Limits { flows: limits.flows.min(share.flows), ..limits.clone() };
     let mut stack = Stack::new(start.network, start.resolvers, limits, secret);
     stack.set_host_v6(crate::flow::Time::ZERO, start.host_v6);
     Ok(Parts { ring, tap, stack, pcap, fragment_id, relayed: share.relayed })

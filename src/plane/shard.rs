@@ -169,11 +169,8 @@ impl Shard {
             self.wake_tap_ports();
             self.relay_end_batch();
             self.stack.end_batch(self.now);
-            if let Some(count) = self.crowd.news(self.stack.counters().flows_refused, self.now) {
-                warn!(
-                    "{count} new connections refused: as many are open as the limit of descriptors allows; \
-                     raise the hard limit (ulimit -Hn, LimitNOFILE=)"
-                );
+            if let Some((count, what)) = self.crowd.news(&self.stack, self.now) {
+                warn!("{count} {what}");
             }
             while let Some(action) = self.stack.poll_action() {
                 self.perform(action);

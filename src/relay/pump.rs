@@ -311,11 +311,9 @@ impl Pump {
             // Moving by hand, it waits for one of the sockets.
             Receive::Off if self.poll_in || self.poll_out || self.resting => {}
             Receive::Off if leaving && self.held.is_empty() && !self.sending => self.shift(now, out),
-            Receive::Off if !leaving && self.scarce => {
-                if self.held.is_empty() && !self.sending {
-                    self.by_hand(out);
-                }
-            }
+            // What is held goes first.
+            Receive::Off if !leaving && self.scarce && (self.sending || !self.held.is_empty()) => {}
+            Receive::Off if !leaving && self.scarce => self.by_hand(out),
             Receive::Off if !leaving && self.held_bytes <= LOW && self.held.len() <= self.share / 2 => {
                 self.receive = Receive::On;
                 out.push_back(Action::Receive(self.way));

@@ -5,6 +5,7 @@
 //! an address of ours.
 
 use super::link::Link;
+use super::sources::Behind;
 use crate::config::Network;
 use crate::flow::{DropReason, Time};
 use crate::wire::Mac;
@@ -65,6 +66,7 @@ pub fn request(net: &Network, addr: Ipv4Addr) -> Vec<u8> {
 pub fn message(
     net: &Network,
     link: &mut Link,
+    behind: &Behind,
     now: Time,
     bytes: &[u8],
 ) -> Result<Option<Vec<u8>>, DropReason> {
@@ -74,10 +76,13 @@ pub fn message(
         return Err(DropReason::Malformed);
     }
     if ours(net, addr) {
-        return Err(DropReason::Policy);
+        return Err(DropReason::Spoofed);
     }
-    // An unspecified sender is a probe (RFC 5227): it has no address yet.
-    link.learn(now, IpAddr::V4(addr), mac);
+    // An unspecified sender is a probe (RFC 5227): it has no address yet. One that the guest may not send from teaches
+    // nothing, but is answered: Linux asks by any address that it has (`arp_announce`), on behalf of others too.
+    if behind.admit(net, addr.into()).is_ok() {
+        link.learn(now, IpAddr::V4(addr), mac);
+    }
     match m.op {
         REQUEST if ours(net, m.target.1) && m.target.1 != addr => {
             Ok(Some(write(mac, REPLY, (Link::mac_v4(m.target.1), m.target.1), m.sender)))

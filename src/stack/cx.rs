@@ -1,9 +1,10 @@
 //! What every engine of the stack is handed with each call: the time, the configuration, and where to put its actions.
 
 use super::action::Action;
+use super::gate::Gate;
 use super::link::Link;
 use crate::config::Network;
-use crate::flow::{DropReason, PlaneCounters, Time};
+use crate::flow::{DropReason, Limit, PlaneCounters, Time};
 use crate::nat::Policy;
 use crate::wire::Mac;
 use std::collections::VecDeque;
@@ -19,6 +20,8 @@ pub struct Cx<'a> {
     pub nat: &'a Policy,
     /// Neighbours and Ethernet headers.
     pub link: &'a Link,
+    /// How fast flows may be opened.
+    pub gate: &'a mut Gate,
     /// Where actions are queued.
     pub out: &'a mut VecDeque<Action>,
     /// Counters of the plane.
@@ -73,10 +76,24 @@ impl Cx<'_> {
         guest.filter(|_| !on_link).unwrap_or(addr)
     }
 
-    /// Counts a new flow that is refused because no more may be open.
-    pub fn refuse_flow(&mut self) {
+    /// Counts a new flow that is refused because no more may be open, for one reason or another.
+    pub fn refuse_flow(&mut self, which: Limit) {
         self.counters.flows_refused += 1;
+        self.counters.limit(which);
         self.drop(DropReason::NoRoom);
+    }
+
+    /// Whether the guest may open another flow: there is `room`, and it has not opened too many lately. Counts why not.
+    pub fn may_open(&mut self, room: bool) -> bool {
+        if !room {
+            self.refuse_flow(Limit::Flows);
+        } else if !self.gate.pass(self.now) {
+            self.counters.limit(Limit::NewFlows);
+            self.drop(DropReason::NoRoom);
+        } else {
+            return true;
+        }
+        false
     }
 
     /// Counts a drop.

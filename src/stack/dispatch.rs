@@ -13,9 +13,9 @@ use super::udp::FromGuest;
 use super::udp_join::Out;
 use super::{Action, FrameMeta, Stack, arp, context, dhcp6, icmp, link, ndp};
 use crate::buf::Span;
-use crate::config::Network;
 use crate::flow::{DropReason, Time};
 use crate::nat::{Transport, Verdict};
+use crate::wire::tcp::Flags;
 use crate::wire::{Frame, Ip, Mac, Net, ParseError, Payload, Tcp, Udp, ext, parse_gso};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -64,7 +64,7 @@ impl Stack {
         };
         match net {
             Net::Arp(range) => {
-                match arp::message(&self.net, &mut self.link, now, &bytes[range]) {
+                match arp::message(&self.net, &mut self.link, &self.behind, now, &bytes[range]) {
                     Ok(Some(frame)) => self.out.push_back(Action::EmitBytes(frame)),
                     Ok(None) => {}
                     Err(why) => self.counters.drop(why),
@@ -98,7 +98,7 @@ impl Stack {
             && let (IpAddr::V4(src), IpAddr::V4(dst)) = (p.ip.src, p.ip.dst)
         {
             let to_us = dst.is_broadcast() || dst == self.net.gateway_v4() || dst == self.net.v4.broadcast();
-            if to_us && (src.is_unspecified() || usable_source(&self.net, p.ip.src).is_ok()) {
+            if to_us && (src.is_unspecified() || self.behind.admit(&self.net, p.ip.src).is_ok()) {
                 let mut cx = context!(self, p.now);
                 self.dhcp4.message(&mut cx, &self.resolvers.search, &p.bytes[range.clone()]);
                 return Ok(false);
@@ -109,7 +109,7 @@ impl Stack {
         {
             return self.ndp(p, range).map(|()| false);
         }
-        usable_source(&self.net, p.ip.src)?;
+        self.behind.admit(&self.net, p.ip.src)?;
         self.link.learn(p.now, p.ip.src, p.src_mac);
         if p.ip.src.is_ipv6() {
             self.ra.heard(p.now);
@@ -137,11 +137,11 @@ impl Stack {
 
     fn ndp(&mut self, p: &Packet<'_>, range: &Range<usize>) -> Result<(), DropReason> {
         if !p.ip.src.is_unspecified() {
-            usable_source(&self.net, p.ip.src)?;
+            self.behind.admit(&self.net, p.ip.src)?;
         }
         self.ra.heard(p.now);
         let m = &p.bytes[range.clone()];
-        match ndp::message(&self.net, &mut self.link, p.now, (p.src_mac, &p.ip), m)? {
+        match ndp::message(&self.net, &mut self.link, &self.behind, p.now, (p.src_mac, &p.ip), m)? {
             ndp::Asked::Nothing => {}
             ndp::Asked::Reply(frame) => self.out.push_back(Action::EmitBytes(frame)),
             ndp::Asked::Router(to) => {
@@ -173,8 +173,9 @@ impl Stack {
 
     fn tcp_segment(&mut self, p: &Packet<'_>, tcp: &Tcp, range: &Range<usize>) -> Result<bool, DropReason> {
         let payload = p.span(range);
+        let room = !tcp.flags.has(Flags::SYN) || self.has_room();
         let mut cx = context!(self, p.now);
-        self.tcp.segment(&mut cx, &p.ip, tcp, payload);
+        self.tcp.segment(&mut cx, &p.ip, tcp, payload, room);
         Ok(true)
     }
 
@@ -259,29 +260,9 @@ impl Stack {
         self.errors.about(&mut cx, &p.ip, p.packet(), fault);
     }
 
-    fn has_room(&self) -> bool {
+    /// Whether one more flow may be open.
+    pub(super) fn has_room(&self) -> bool {
         self.tcp.len() + self.udp.mappings().len() + self.echo.mappings().len() + self.dns.live()
             < self.limits.flows
-    }
-}
-
-/// Whether a guest can have this source: a unicast address that is neither loopback nor one of ours.
-fn usable_source(net: &Network, src: IpAddr) -> Result<(), DropReason> {
-    let odd = match src {
-        IpAddr::V4(a) => {
-            a.is_loopback()
-                || a.octets()[0] == 0
-                || a.is_multicast()
-                || a.is_broadcast()
-                || a == net.v4.broadcast()
-        }
-        IpAddr::V6(a) => {
-            a.is_loopback() || a.is_unspecified() || a.is_multicast() || a.segments()[..5] == [0; 5]
-        }
-    };
-    match (odd, link::ours(net, src)) {
-        (true, _) => Err(DropReason::Malformed),
-        (_, true) => Err(DropReason::Policy),
-        _ => Ok(()),
     }
 }

@@ -118,13 +118,12 @@ impl Engine {
         (span, tos): (Span, u8),
         room: bool,
     ) {
-        if self.servers.is_empty() || (!room && !self.clients.contains_key(&guest)) {
-            if self.servers.is_empty() {
-                cx.drop(DropReason::HostRefused);
-                errors.report(cx, None, &Quote::Udp(guest, dialled), Fault::Port);
-            } else {
-                cx.refuse_flow();
-            }
+        if self.servers.is_empty() {
+            cx.drop(DropReason::HostRefused);
+            errors.report(cx, None, &Quote::Udp(guest, dialled), Fault::Port);
+            return cx.act(Action::Release(span.buf));
+        }
+        if !self.clients.contains_key(&guest) && !cx.may_open(room) {
             return cx.act(Action::Release(span.buf));
         }
         let idle_at = cx.now + IDLE;

@@ -79,14 +79,13 @@ impl Engine {
     pub fn request(&mut self, cx: &mut Cx<'_>, r: &Request, room: bool) {
         let guest = SocketAddr::new(r.guest, r.id);
         let flow = match self.mappings.find(guest) {
-            None if room => {
+            None if cx.may_open(room) => {
                 let socket = Open::Ping { sample: r.to, bind: cx.net.outbound.for_dest(r.to) };
                 Some(self.mappings.open(cx, guest, IDLE, socket, ()))
             }
             found => found,
         };
         let Some((flow, m)) = flow.and_then(|flow| Some((flow, self.mappings.get_mut(flow)?))) else {
-            cx.refuse_flow();
             cx.act(Action::Release(r.payload.buf));
             return;
         };

@@ -24,7 +24,7 @@ use super::{Cx, Stack, context};
 use crate::buf::Span;
 use crate::config::SourceIp;
 use crate::flow::wheel::Token;
-use crate::flow::{DropReason, FlowCounters, FlowId, FlowInfo, Kind, Table, Time, Wheel};
+use crate::flow::{DropReason, FlowCounters, FlowId, FlowInfo, Kind, Limit, Table, Time, Wheel};
 use crate::nat::Shown;
 use crate::wire::Gso;
 use crate::wire::icmp::Quoted;
@@ -391,13 +391,19 @@ impl Stack {
         client: SocketAddr,
         source_ip: SourceIp,
     ) -> Option<FlowId> {
+        self.behind.expect(&self.net, guest.ip());
+        let room = self.has_room();
         let mut cx = context!(self, now);
+        if !room {
+            cx.refuse_flow(Limit::Flows);
+            return None;
+        }
         let tcp = &self.tcp;
         let shown = choose(&mut cx, &mut self.stream_ports, guest, client, source_ip, |shown| {
             tcp.is_free(guest, shown)
         });
         let Some(shown) = shown else {
-            cx.refuse_flow();
+            cx.refuse_flow(Limit::Flows);
             return None;
         };
         self.tcp.connect(&mut cx, guest, shown)
@@ -406,6 +412,7 @@ impl Stack {
     /// Datagrams have arrived on a published socket. Answered by [`Action::SendPublished`], if at all.
     /// False: there was no room for another client, and they are dropped.
     pub fn accept_datagrams(&mut self, now: Time, arrival: &Arrival) -> bool {
+        self.behind.expect(&self.net, arrival.guest.ip());
         let mut cx = context!(self, now);
         self.inbound.arrive(&mut cx, arrival)
     }
@@ -435,6 +442,7 @@ impl Stack {
     /// A port that leads to `guest` through the tap is published: asks for the guest's MAC, so that the first datagram
     /// does not have to.
     pub fn expect_inbound(&mut self, now: Time, guest: IpAddr) {
+        self.behind.expect(&self.net, guest);
         let mut cx = context!(self, now);
         cx.ask_neighbour(guest);
     }

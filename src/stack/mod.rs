@@ -24,6 +24,7 @@ mod dhcp_sieve;
 mod dispatch;
 pub mod dns;
 pub mod echo;
+mod gate;
 mod icmp;
 pub mod icmp_error;
 pub mod inbound;
@@ -34,6 +35,7 @@ mod ra;
 pub mod reassembly;
 mod remotes;
 mod search;
+mod sources;
 pub mod tcp;
 pub mod udp;
 mod udp_emit;
@@ -47,7 +49,8 @@ pub use action::{Action, Close, Datagrams, Emit, HostError, HostEvent, IcmpError
 pub use cx::Cx;
 pub use inbound::{Arrival, Door};
 
-use crate::buf::Span;
+use crate::buf::{DEFAULT_SLOTS, Span};
+pub use crate::config::Limits;
 use crate::config::{Network, Resolvers};
 use crate::flow::{FlowId, FlowInfo, Kind, PlaneCounters, Time};
 use crate::nat::Policy;
@@ -55,19 +58,6 @@ use crate::wire::Gso;
 use siphasher::sip::SipHasher13;
 use std::collections::VecDeque;
 use std::hash::Hasher;
-
-/// Bounds on what one guest can make the stack hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Flows of all kinds, each of which costs a host descriptor.
-    pub flows: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { flows: 16_384 }
-    }
-}
 
 /// What came with a frame besides its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +73,8 @@ pub struct Stack {
     resolvers: Resolvers,
     limits: Limits,
     link: link::Link,
+    behind: sources::Behind,
+    gate: gate::Gate,
     tcp: tcp::Engine,
     udp: udp::Engine,
     echo: echo::Engine,
@@ -105,6 +97,7 @@ macro_rules! context {
             net: &$stack.net,
             nat: &$stack.nat,
             link: &$stack.link,
+            gate: &mut $stack.gate,
             out: &mut $stack.out,
             counters: &mut $stack.counters,
         }
@@ -116,10 +109,13 @@ impl Stack {
     /// A stack for `net`. `secret` keys sequence numbers and hashes; it must be unpredictable to the guest.
     pub fn new(net: Network, resolvers: Resolvers, limits: Limits, secret: [u8; 32]) -> Self {
         let mut tcp = tcp::Engine::new(derive(&secret, b"tcp"), limits.flows);
+        tcp.set_limits(tcp::TcpLimits::of(&limits, DEFAULT_SLOTS));
         tcp.set_resolvers(resolvers.servers.clone());
         Self {
             nat: Policy::new(net.clone()),
             link: link::Link::new(&net),
+            behind: sources::Behind::default(),
+            gate: gate::Gate::new(limits.new_flows),
             tcp,
             udp: udp::Engine::default(),
             echo: echo::Engine::default(),
@@ -271,8 +267,7 @@ impl Stack {
     /// How many buffers the arena has, in the order tap, host, small: what connections may hold follows from it. The
     /// default is [`crate::buf::DEFAULT_SLOTS`].
     pub fn set_buffers(&mut self, slots: [u32; 3]) {
-        let [tap, host, small] = slots;
-        self.tcp.set_limits(tcp::TcpLimits::new(self.limits.flows, tap, host, small));
+        self.tcp.set_limits(tcp::TcpLimits::of(&self.limits, slots));
     }
 
     /// Counters so far.

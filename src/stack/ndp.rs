@@ -6,6 +6,7 @@
 //! address of ours is dropped and teaches nothing. Router solicitations are handed on to [`super::ra`].
 
 use super::link::Link;
+use super::sources::Behind;
 use crate::config::Network;
 use crate::flow::{DropReason, Time};
 use crate::wire::ip::IpOut;
@@ -98,6 +99,7 @@ fn link_option(mut options: &[u8], kind: u8) -> Result<Option<Mac>, DropReason> 
 pub fn message(
     net: &Network,
     link: &mut Link,
+    behind: &Behind,
     now: Time,
     (src_mac, ip): (Mac, &Ip),
     m: &[u8],
@@ -127,9 +129,7 @@ pub fn message(
     }
     if icmp_type == NEIGHBOUR_ADVERTISEMENT {
         let mac = link_option(&m[24..], TARGET_LINK)?.unwrap_or(src_mac);
-        if ours(net, target) {
-            return Err(DropReason::Policy);
-        }
+        behind.admit(net, target.into())?;
         link.learn(now, target.into(), mac);
         return Ok(Asked::Nothing);
     }

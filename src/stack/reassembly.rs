@@ -6,12 +6,12 @@
 //! whose first part lacks the transport header is dead: its parts go at once, and what else arrives of it is dropped
 //! until its time is over. Exact duplicates are tolerated.
 //!
-//! Limits: [`MAX_PACKETS`] packets, [`MAX_PARTS`] parts each, [`MAX_ALL_PARTS`] parts altogether; the oldest packet makes
-//! room. 65,535 bytes a packet. 30 s for IPv4, 60 s for IPv6.
+//! Limits: [`MAX_PACKETS`] packets, [`MAX_PARTS`] parts each, [`MAX_ALL_PARTS`] parts altogether, of which [`MAX_LARGE`] in
+//! buffers of the tap, without which no frame can be read; the oldest packet makes room. 65,535 bytes a packet. 30 s for IPv4, 60 s for IPv6.
 
 use super::Cx;
 use super::action::Action;
-use crate::buf::{Span, SpanVec};
+use crate::buf::{Class, Span, SpanVec};
 use crate::flow::{DropReason, Time};
 use crate::wire::ip::IpOut;
 use crate::wire::{Ip, Mac, ip, proto};
@@ -24,6 +24,8 @@ pub const MAX_PACKETS: usize = 64;
 pub const MAX_PARTS: usize = 128;
 /// Parts altogether, each of which holds a buffer.
 pub const MAX_ALL_PARTS: usize = 512;
+/// Parts altogether that hold a buffer of the tap: a quarter of those.
+pub const MAX_LARGE: usize = 64;
 const LIFE_V4: Duration = Duration::from_secs(30);
 const LIFE_V6: Duration = Duration::from_secs(60);
 
@@ -67,6 +69,7 @@ pub struct Store {
     /// In the order of their first arrival.
     packets: Vec<Packet>,
     held: usize,
+    large: usize,
 }
 
 impl Store {
@@ -103,14 +106,21 @@ impl Store {
         packet.have += span.len;
         packet.parts.push(Part { at, span });
         self.held += 1;
+        self.large += usize::from(is_large(span));
         if packet.total == Some(packet.have) {
             self.complete(cx, index);
         } else if self.held > MAX_ALL_PARTS {
-            // The oldest that holds anything; it may be this one.
-            if let Some(oldest) = self.packets.iter().position(|p| !p.parts.is_empty()) {
-                cx.drop(DropReason::Fragment);
-                self.remove(cx, oldest);
-            }
+            self.make_room(cx, |p| !p.parts.is_empty());
+        } else if self.large > MAX_LARGE {
+            self.make_room(cx, |p| p.parts.iter().any(|part| is_large(part.span)));
+        }
+    }
+
+    /// The oldest that holds what is short goes; it may be the one that has just got another part.
+    fn make_room(&mut self, cx: &mut Cx<'_>, holds: impl Fn(&Packet) -> bool) {
+        if let Some(oldest) = self.packets.iter().position(holds) {
+            cx.drop(DropReason::Fragment);
+            self.remove(cx, oldest);
         }
     }
 
@@ -138,7 +148,7 @@ impl Store {
 
     fn complete(&mut self, cx: &mut Cx<'_>, index: usize) {
         let mut packet = self.packets.remove(index);
-        self.held -= packet.parts.len();
+        self.forget(&packet.parts);
         packet.parts.sort_unstable_by_key(|p| p.at);
         // Parts do not overlap and add up to the total, so the first is there.
         if let (Some((src_mac, first)), Some(total)) = (packet.first, packet.total) {
@@ -164,10 +174,16 @@ impl Store {
     fn kill(&mut self, cx: &mut Cx<'_>, index: usize) {
         let packet = &mut self.packets[index];
         packet.dead = true;
-        self.held -= packet.parts.len();
-        for part in packet.parts.drain(..) {
+        let parts = std::mem::take(&mut packet.parts);
+        self.forget(&parts);
+        for part in parts {
             cx.act(Action::Release(part.span.buf));
         }
+    }
+
+    fn forget(&mut self, parts: &[Part]) {
+        self.held -= parts.len();
+        self.large -= parts.iter().filter(|part| is_large(part.span)).count();
     }
 
     fn remove(&mut self, cx: &mut Cx<'_>, index: usize) {
@@ -194,6 +210,10 @@ impl Store {
     pub fn held(&self) -> usize {
         self.held
     }
+}
+
+fn is_large(span: Span) -> bool {
+    span.buf.class() == Class::Tap
 }
 
 impl Packet {

@@ -73,9 +73,8 @@ impl Engine {
     pub fn send(&mut self, cx: &mut Cx<'_>, d: &FromGuest, room: bool) {
         let id = match self.mappings.find(d.guest) {
             Some(id) => id,
-            None if room => self.open(cx, d),
+            None if cx.may_open(room) => self.open(cx, d),
             None => {
-                cx.refuse_flow();
                 cx.act(Action::Release(d.payload.buf));
                 return;
             }

@@ -11,6 +11,7 @@ use ringtap::buf::{Class, HOST_SLOT, SMALL_MAX, SMALL_SLOT, Span};
 use ringtap::config::{Network, Resolvers, SourceIp};
 use ringtap::flow::{FlowId, Time};
 use ringtap::stack::{Action, FrameMeta, HostError, HostEvent, Limits, Open, Stack};
+use ringtap::wire::checksum::frame_is_sound;
 use ringtap::wire::parse::Net;
 use ringtap::wire::segment::{Caps, Scratch, cut};
 use ringtap::wire::tcp::Flags;
@@ -35,6 +36,20 @@ enum Event {
     /// A client comes to the published port of this number.
     Dial(u16),
 }
+
+/// What goes wrong besides, from a generator of its own: the rest of a seed's world is the same without it.
+struct Hardship {
+    rng: Rng,
+    /// Frames of which one bit is turned, per mille.
+    corrupt: u64,
+    /// Allocations of buffers that fail, per mille, whatever is free.
+    starve: u64,
+    /// Sockets that the host cannot make, per mille.
+    exhausted: u64,
+}
+
+/// Bytes of the stream that a hard world adds, each way, at least.
+const MEBIBYTE: u64 = 1 << 20;
 
 /// How bad the wire is.
 #[derive(Clone, Debug)]
@@ -69,6 +84,9 @@ pub struct World {
     unheard: HashMap<u16, u32>,
     /// Ports whose connection was given up for want of answers.
     unlucky: HashSet<u16>,
+    hardship: Option<Hardship>,
+    /// Frames whose checksum was found wrong, of those that were corrupted.
+    unsound: u64,
 }
 
 impl World {
@@ -111,7 +129,7 @@ impl World {
         let caps = Caps { vnet: false, csum: false, tso4: false, tso6: false, uso: false, mtu: net.mtu };
         let slots = [rng.pick(&[8, 64]), rng.pick(&[64, 256]), rng.pick(&[64, 4096])];
         let arena = Arena::new(slots);
-        let limits = Limits { flows: 1000 };
+        let limits = Limits { flows: 1000, ..Limits::default() };
         let mut stack = Stack::new(net, Resolvers::default(), limits, [3; 32]);
         stack.set_buffers(slots);
         let mut world = Self {
@@ -134,6 +152,8 @@ impl World {
             turn_at: Time::from_millis(1),
             unheard: HashMap::new(),
             unlucky: HashSet::new(),
+            hardship: None,
+            unsound: 0,
         };
         for i in 0..if published { world.guest.apps.len() } else { 0 } {
             if world.rng.per_mille(800) {
@@ -145,6 +165,52 @@ impl World {
             }
         }
         world
+    }
+
+    /// Makes everything harder: bits turn over on the wire, buffers and sockets run out at any moment, and one more
+    /// connection carries a mebibyte and more each way, from end to end.
+    pub fn harden(mut self, seed: u64) -> Self {
+        let mut rng = Rng::new(seed ^ 0x5eed);
+        let stream = 2 * self.guest.apps.len() as u64;
+        let (up, down) = (MEBIBYTE + rng.range(0, 100_000), MEBIBYTE + rng.range(0, 100_000));
+        let mut peer = Peer::new(&mut rng, down);
+        (peer.refuses, peer.resets_at) = (false, None);
+        let end = rng.pick(&[End::CloseAfterReading, End::CloseAfterSending]);
+        peer.ends_last &= end != End::CloseAfterReading;
+        self.guest.add(&mut rng, stream, up, end);
+        self.peers.insert(40_000 + stream as u16, peer);
+        self.hardship = Some(Hardship {
+            corrupt: rng.pick(&[0, 5, 30]),
+            starve: rng.pick(&[0, 20, 150]),
+            exhausted: rng.pick(&[0, 100]),
+            rng,
+        });
+        self
+    }
+
+    /// True when the hardship of this kind strikes.
+    fn strikes(&mut self, of: impl Fn(&Hardship) -> u64) -> bool {
+        self.hardship.as_mut().is_some_and(|h| {
+            let per_mille = of(h);
+            h.rng.per_mille(per_mille)
+        })
+    }
+
+    /// A buffer with these bytes, unless there is none.
+    fn fill(&mut self, class: Class, bytes: &[u8]) -> Option<Span> {
+        if self.strikes(|h| h.starve) { None } else { self.arena.fill(class, bytes) }
+    }
+
+    /// Turns one bit, of what a checksum covers: the link's own would find the rest.
+    fn corrupted(&mut self, mut frame: Vec<u8>) -> Vec<u8> {
+        if frame[12..14] != [8, 6]
+            && self.strikes(|h| h.corrupt)
+            && let Some(h) = &mut self.hardship
+        {
+            let bit = h.rng.range(14 * 8, frame.len() as u64 * 8 - 1);
+            frame[bit as usize / 8] ^= 1 << (bit % 8);
+        }
+        frame
     }
 
     fn later(&mut self, micros: u64, event: Event) {
@@ -196,7 +262,8 @@ impl World {
             match self.events.remove(&order).expect("each event once") {
                 Event::ToGuest(frame) => {
                     heard = true;
-                    if let Some((tcp, _)) = segment(&frame)
+                    if frame_is_sound(&frame)
+                        && let Some((tcp, _)) = segment(&frame)
                         && tcp.flags.has(Flags::ACK)
                     {
                         self.guest.told(tcp.dst_port, tcp.ack, tcp.window);
@@ -243,7 +310,7 @@ impl World {
             let (low, high) = self.wire.delay;
             let late = if self.rng.per_mille(self.wire.late) { 3 * high } else { 0 };
             let delay = self.rng.range(low, high) + late;
-            let frame = frame.clone();
+            let frame = self.corrupted(frame.clone());
             self.later(delay, if to_guest { Event::ToGuest(frame) } else { Event::ToStack(frame) });
         }
     }
@@ -263,9 +330,14 @@ impl World {
         if self.guest.vanished(source_port(bytes)) {
             return;
         }
+        // As the plane does for frames that nobody vouches for.
+        if !frame_is_sound(bytes) {
+            self.unsound += 1;
+            return;
+        }
         let small = bytes.len() <= SMALL_MAX.min(SMALL_SLOT);
-        let span = small.then(|| self.arena.fill(Class::Small, bytes)).flatten();
-        let Some(span) = span.or_else(|| self.arena.fill(Class::Tap, bytes)) else { return };
+        let span = small.then(|| self.fill(Class::Small, bytes)).flatten();
+        let Some(span) = span.or_else(|| self.fill(Class::Tap, bytes)) else { return };
         self.unheard.insert(source_port(bytes), 0);
         self.stack.handle_frame(self.now, FrameMeta { gso: Gso::None }, bytes, span);
         self.actions();
@@ -277,8 +349,13 @@ impl World {
     }
 
     fn connected(&mut self, id: FlowId) {
+        let exhausted = self.strikes(|h| h.exhausted);
         let Some(sock) = self.socks.get_mut(&id) else { return };
-        let event = if sock.peer.refuses {
+        let event = if exhausted {
+            sock.reset = true;
+            sock.peer.refuses = true;
+            HostEvent::ConnectFailed(HostError::Exhausted)
+        } else if sock.peer.refuses {
             sock.reset = true;
             HostEvent::ConnectFailed(HostError::Refused)
         } else {
@@ -322,8 +399,10 @@ impl World {
         let (stream, from) = (sock.stream + 1, sock.given);
         let bytes: Vec<u8> = (from..from + n).map(|i| byte(stream, i)).collect();
         let class = if n as usize <= SMALL_MAX { Class::Small } else { Class::Host };
-        let span = self.arena.fill(class, &bytes).or_else(|| self.arena.fill(Class::Host, &bytes));
-        if let Some(span) = span {
+        let span = self.fill(class, &bytes).or_else(|| self.fill(Class::Host, &bytes));
+        if let Some(span) = span
+            && let Some(sock) = self.socks.get_mut(&id)
+        {
             sock.given += n;
             self.host(id, HostEvent::Received(span));
         }

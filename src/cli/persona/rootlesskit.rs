@@ -330,6 +330,7 @@ fn network(flags: &Parsed, settings: &Settings, net: Net) -> Result<Network, Str
         policy: common::policy(settings)?,
         outbound: common::source(settings)?,
         filtering: Filtering::EndpointIndependent,
+        sources: Network::any_source(),
         ..defaults
     };
     if network.policy.allow_host_loopback {

@@ -220,6 +220,8 @@ fn network(flags: &Flags, settings: &Settings, ifname: &str) -> Result<Network, 
         filtering: Filtering::EndpointIndependent,
         mac,
         dns: !flags.disable_dns,
+        sources: Network::any_source(),
+        ..defaults
     })
 }
 

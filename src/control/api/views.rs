@@ -4,10 +4,11 @@ use crate::config::port_spec::Families;
 use crate::config::rootlesskit_spec::PROTOCOLS;
 use crate::config::{Network, PortId, ProxyProtocol, RootlessKitSpec, SourceIp, Via};
 use crate::control::ports::{Asked, Entry};
-use crate::flow::{DropReason, PlaneCounters};
+use crate::flow::{DropReason, Limit, PlaneCounters};
 use crate::msg::PortCounters;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
@@ -271,11 +272,13 @@ pub struct Counters {
     buffers_held: u64,
     /// By reason.
     drops: BTreeMap<String, u64>,
+    /// How often each limit was met.
+    limited: BTreeMap<String, u64>,
 }
 
 impl From<&PlaneCounters> for Counters {
     fn from(c: &PlaneCounters) -> Self {
-        let camel = |why: DropReason| {
+        let camel = |why: &dyn Debug| {
             let mut name = format!("{why:?}");
             name[..1].make_ascii_lowercase();
             name
@@ -289,7 +292,8 @@ impl From<&PlaneCounters> for Counters {
             flows_closed: c.flows_closed,
             flows_refused: c.flows_refused,
             buffers_held: c.buffers_held,
-            drops: DropReason::ALL.into_iter().map(|why| (camel(why), c.dropped(why))).collect(),
+            drops: DropReason::ALL.into_iter().map(|why| (camel(&why), c.dropped(why))).collect(),
+            limited: Limit::ALL.into_iter().map(|which| (camel(&which), c.limited(which))).collect(),
         }
     }
 }

@@ -232,7 +232,7 @@ impl Conn {
                 self.host_failed(cx, pool, error);
             }
             // The remaining events belong to other kinds of flow, or to connecting.
-            _ => {}
+            other => crate::stack::release_of(cx, &other),
         }
     }
 

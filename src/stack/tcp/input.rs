@@ -11,7 +11,7 @@ use super::receive::Accepted;
 use super::seq::Seq;
 use super::tuning::OUT_OF_WINDOW_INTERVAL;
 use crate::buf::Span;
-use crate::flow::DropReason;
+use crate::flow::{DropReason, Limit};
 use crate::stack::{Action, Cx};
 use crate::wire::Tcp;
 use crate::wire::tcp::Flags;
@@ -256,6 +256,7 @@ impl Conn {
                 Accepted::FilledGap | Accepted::OutOfOrder | Accepted::Duplicate => self.send_ack(cx, pool),
                 Accepted::Dropped => {
                     cx.drop(DropReason::NoRoom);
+                    cx.counters.limit(Limit::Buffered);
                     self.ack.now = true;
                 }
             }

@@ -119,8 +119,9 @@ impl Engine {
         self.resolvers = servers;
     }
 
-    /// A segment from the guest. `payload` is its data (possibly empty); its buffer now belongs to the engine.
-    pub fn segment(&mut self, cx: &mut Cx<'_>, ip: &Ip, tcp: &Tcp, payload: Span) {
+    /// A segment from the guest. `payload` is its data (possibly empty); its buffer now belongs to the engine. `room` says
+    /// whether it may open a connection.
+    pub fn segment(&mut self, cx: &mut Cx<'_>, ip: &Ip, tcp: &Tcp, payload: Span, room: bool) {
         let key = Key {
             guest: SocketAddr::new(ip.src, tcp.src_port),
             remote: SocketAddr::new(ip.dst, tcp.dst_port),
@@ -143,21 +144,21 @@ impl Engine {
                 conn.guest_closed(cx);
                 self.touch(cx, id);
                 cx.act(Action::Release(payload.buf));
-                self.open(cx, key, tcp, Some(floor));
+                self.open(cx, key, tcp, Some(floor), room);
                 return;
             }
         }
         cx.act(Action::Release(payload.buf));
-        self.stranger(cx, key, tcp, payload.len);
+        self.stranger(cx, key, tcp, payload.len, room);
     }
 
     /// A segment of no live connection.
-    fn stranger(&mut self, cx: &mut Cx<'_>, key: Key, tcp: &Tcp, len: u32) {
+    fn stranger(&mut self, cx: &mut Cx<'_>, key: Key, tcp: &Tcp, len: u32, room: bool) {
         let opens = tcp.flags.0 & (Flags::SYN.0 | Flags::ACK.0 | Flags::RST.0 | Flags::FIN.0) == Flags::SYN.0;
         if let Some(rest) = self.resting.get(&key) {
             if opens && Seq(tcp.seq).after(rest.rcv_nxt) {
                 self.resting.remove(&key);
-                self.open(cx, key, tcp, Some(rest.snd_nxt));
+                self.open(cx, key, tcp, Some(rest.snd_nxt), room);
             } else if !tcp.flags.has(Flags::RST) {
                 // RFC 1337: a reset does not end the rest.
                 if tcp.flags.has(Flags::FIN) {
@@ -170,7 +171,7 @@ impl Engine {
             return;
         }
         if opens {
-            self.open(cx, key, tcp, None);
+            self.open(cx, key, tcp, None, room);
         } else {
             cx.drop(DropReason::TcpUnacceptable);
             if !tcp.flags.has(Flags::SYN) || tcp.flags.has(Flags::ACK) {
@@ -182,9 +183,7 @@ impl Engine {
     /// Something happened on a connection's host socket.
     pub fn host(&mut self, cx: &mut Cx<'_>, flow: FlowId, event: HostEvent) {
         let Some(conn) = self.table.get_mut(flow) else {
-            if let HostEvent::Received(span) = event {
-                cx.act(Action::Release(span.buf));
-            }
+            super::release_of(cx, &event);
             return;
         };
         match event {

@@ -11,7 +11,7 @@ use super::conn::{Conn, Socket, State};
 use super::key::Key;
 use super::seq::Seq;
 use super::{Engine, output};
-use crate::flow::{DropReason, FlowId};
+use crate::flow::{DropReason, FlowId, Limit};
 use crate::nat::{Transport, Verdict};
 use crate::stack::icmp_error::{Errors, Fault, Quote};
 use crate::stack::{Action, Close, Cx, HostError, Open};
@@ -22,8 +22,8 @@ use std::net::SocketAddr;
 const REUSE_DISTANCE: u32 = 65_535 + 2;
 
 impl Engine {
-    /// The guest dials. `floor` is where our numbers of the tuple's last connection ended.
-    pub(super) fn open(&mut self, cx: &mut Cx<'_>, key: Key, tcp: &Tcp, floor: Option<Seq>) {
+    /// The guest dials. `floor` is where our numbers of the tuple's last connection ended; `room`: another flow may be open.
+    pub(super) fn open(&mut self, cx: &mut Cx<'_>, key: Key, tcp: &Tcp, floor: Option<Seq>, room: bool) {
         let (guest, remote) = (key.guest.ip(), key.remote.ip());
         if guest.is_multicast() || guest.is_unspecified() || guest.is_loopback() || key.guest.port() == 0 {
             cx.drop(DropReason::TcpUnacceptable);
@@ -51,9 +51,12 @@ impl Engine {
                 return;
             }
         };
-        if self.table.len() >= self.pool.limits.flows {
-            cx.refuse_flow();
-            output::refuse(cx, &key, tcp, 0);
+        let room = room && self.table.len() < self.pool.limits.flows;
+        if !cx.may_open(room) {
+            // Too many are refused; too fast are lost, and the guest sends its SYN again.
+            if !room {
+                output::refuse(cx, &key, tcp, 0);
+            }
             return;
         }
         let mut iss = self.isn.next(cx.now, &key);
@@ -82,7 +85,7 @@ impl Engine {
     pub fn connect(&mut self, cx: &mut Cx<'_>, guest: SocketAddr, source: SocketAddr) -> Option<FlowId> {
         let key = Key { guest, remote: source };
         if self.table.len() >= self.pool.limits.flows {
-            cx.refuse_flow();
+            cx.refuse_flow(Limit::Flows);
             return None;
         }
         if self.keys.contains_key(&key) {
@@ -144,6 +147,7 @@ impl Engine {
                         break;
                     }
                     cx.drop(DropReason::NoRoom);
+                    cx.counters.limit(Limit::HalfOpen);
                     conn.abort(cx, &mut self.pool);
                     self.half_open.pop_front();
                     self.settle(cx, front);
@@ -170,7 +174,7 @@ impl Engine {
             return;
         }
         if error == HostError::Exhausted {
-            cx.refuse_flow();
+            cx.refuse_flow(Limit::Descriptors);
         } else {
             cx.drop(DropReason::HostRefused);
         }

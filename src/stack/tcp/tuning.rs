@@ -2,7 +2,8 @@
 //!
 //! Protocol numbers that follow from an RFC stand beside their use; what is here could be otherwise.
 
-use crate::buf::HOST_SLOT;
+use crate::buf::{HOST_SLOT, SMALL_SLOT, TAP_SLOT};
+use crate::config::Limits;
 use std::time::Duration;
 
 /// Bounds on what connections may hold. Bytes unless said otherwise.
@@ -40,6 +41,13 @@ pub struct TcpLimits {
 }
 
 impl TcpLimits {
+    /// What a guest with these limits may have of an arena with this many slots: tap, host, small.
+    pub fn of(limits: &Limits, slots: [u32; 3]) -> Self {
+        let [tap, host, small] = limits.buffered.map_or(slots, |bytes| share_of(slots, bytes));
+        let half_open = limits.half_open.min((limits.flows / 4).max(16));
+        Self { half_open, ..Self::new(limits.flows, tap, host, small) }
+    }
+
     /// Limits for an arena with this many slots of each class and at most `flows` connections. A quarter of the tap
     /// slots stays free for reading, whatever connections do.
     pub fn new(flows: usize, tap_slots: u32, host_slots: u32, small_slots: u32) -> Self {
@@ -60,6 +68,20 @@ impl TcpLimits {
             send_bytes_total: host_slots as usize * HOST_SLOT * 3 / 4,
         }
     }
+}
+
+/// Slots of each class that connections may use in any case, where there are so many.
+const SLOTS_MIN: u32 = 8;
+
+/// The part of these slots that has so many bytes altogether.
+fn share_of(slots: [u32; 3], bytes: u64) -> [u32; 3] {
+    let [tap, host, small] = slots.map(u64::from);
+    let all = tap * TAP_SLOT as u64 + host * HOST_SLOT as u64 + small * SMALL_SLOT as u64;
+    slots.map(|n| {
+        // No more than n, so it fits.
+        let part = (u64::from(n) * bytes.min(all) / all.max(1)) as u32;
+        part.max(SLOTS_MIN).min(n)
+    })
 }
 
 /// Payload bytes that a tap buffer holds at least once short payloads are packed: two neighbours that could not be
@@ -152,3 +174,29 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 pub const KEEPALIVE_PROBES: u8 = 6;
 /// The guest is gone, the host does not take what is left: this long without progress, then reset.
 pub const DRAIN_STALL: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buf::DEFAULT_SLOTS;
+
+    #[test]
+    fn a_share_is_a_part_of_each_class_and_never_nothing() {
+        let all = 256 * (TAP_SLOT + HOST_SLOT) as u64 + 4096 * SMALL_SLOT as u64;
+        assert_eq!(share_of(DEFAULT_SLOTS, all), DEFAULT_SLOTS);
+        assert_eq!(share_of(DEFAULT_SLOTS, all / 2), DEFAULT_SLOTS.map(|n| n / 2));
+        assert_eq!(share_of(DEFAULT_SLOTS, u64::MAX), DEFAULT_SLOTS);
+        assert_eq!(share_of(DEFAULT_SLOTS, 1), [SLOTS_MIN; 3]);
+        assert_eq!(share_of([4, 4, 4], 1), [4, 4, 4]);
+    }
+
+    #[test]
+    fn limits_of_a_guest_hold_within_those_of_the_plane() {
+        let limits = Limits { flows: 100, half_open: 20, new_flows: 1, buffered: Some(4 << 20) };
+        let l = TcpLimits::of(&limits, DEFAULT_SLOTS);
+        let whole = TcpLimits::new(100, 256, 256, 4096);
+        assert_eq!((l.flows, l.half_open), (100, 20));
+        assert!(l.tap_slots < whole.tap_slots / 8 && l.send_bytes_total < whole.send_bytes_total / 8);
+        assert_eq!(TcpLimits::of(&Limits { half_open: 90, ..limits }, DEFAULT_SLOTS).half_open, 25);
+    }
+}

@@ -47,7 +47,7 @@ fn arp_probes_are_answered_but_teach_nothing_and_claims_are_refused() {
     assert_eq!(w.frame(&arp(1, GUEST, [0; 4], [10, 0, 2, 2])).len(), 1);
     assert_eq!(w.stack.link.lookup(addr("0.0.0.0")), None);
     assert!(w.frame(&arp(1, GUEST, [10, 0, 2, 2], [10, 0, 2, 2])).is_empty());
-    assert_eq!(w.dropped(DropReason::Policy), 1);
+    assert_eq!(w.dropped(DropReason::Spoofed), 1);
     assert_eq!(w.stack.link.lookup(addr("10.0.2.2")), None);
     // A gratuitous announcement teaches.
     w.frame(&arp(2, [2, 9, 9, 9, 9, 9], [10, 0, 2, 50], [10, 0, 2, 50]));
@@ -144,7 +144,7 @@ fn ndp_from_beyond_the_link_or_with_bad_options_teaches_nothing() {
     let mut claim = good;
     claim[0] = 136;
     assert!(w.frame(&icmp_frame("fd00::64", "ff02::1", 255, &claim)).is_empty());
-    assert_eq!(w.dropped(DropReason::Policy), 1);
+    assert_eq!(w.dropped(DropReason::Spoofed), 1);
     truncated(&mut w, &icmp_frame("fd00::64", "fd00::2", 255, &solicitation("fd00::2", &SOURCE)));
 }
 

@@ -15,6 +15,7 @@ use crate::buf::{BufId, Class, Span};
 use crate::config::Network;
 use crate::flow::{FlowId, PlaneCounters, Time};
 use crate::nat::Policy;
+use crate::stack::gate::Gate;
 use crate::stack::link::Link;
 use crate::stack::{Action, Close, Cx, HostError, HostEvent, Open};
 use crate::wire::parse::Net;
@@ -50,6 +51,7 @@ pub struct World {
     pub net: Network,
     nat: Policy,
     link: Link,
+    pub gate: Gate,
     out: VecDeque<Action>,
     pub counters: PlaneCounters,
     pub engine: Engine,
@@ -77,6 +79,7 @@ impl World {
             nat: Policy::new(net.clone()),
             link,
             net,
+            gate: Gate::new(1_000_000),
             out: VecDeque::new(),
             counters: PlaneCounters::default(),
             engine: Engine::new([7; 16], 1000),
@@ -94,6 +97,7 @@ impl World {
             net: &self.net,
             nat: &self.nat,
             link: &self.link,
+            gate: &mut self.gate,
             out: &mut self.out,
             counters: &mut self.counters,
         };
@@ -123,7 +127,7 @@ impl World {
             payload_at: 34,
             payload_len: (20 + len) as u16,
         };
-        self.run(|e, cx| e.segment(cx, &ip, tcp, span));
+        self.run(|e, cx| e.segment(cx, &ip, tcp, span, true));
     }
 
     /// A plain segment of the guest's.

@@ -1,0 +1,34 @@
+//! How much one guest may have open and hold at once.
+//!
+//! Theory of operation. What a guest opens costs the host: a descriptor and kernel memory for each flow, work for each new
+//! one, buffers for what is under way. The defaults are far beyond what busy guests do, and far below what would harm the
+//! host; a guest that meets a limit loses what it asked for last, is counted ([`crate::flow::Limit`]) and named in the log.
+//! Descriptors and buffers may be fewer than these numbers; then those decide.
+
+use serde::{Deserialize, Serialize};
+
+/// Fewer bytes of buffers than these would not let one connection work: a few frames of the greatest size each way.
+pub const BUFFERED_MIN: u64 = 2 << 20;
+
+/// Bounds on what one guest can make the plane hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Flows of all kinds that the guest has opened, each of which costs a host descriptor.
+    pub flows: usize,
+    /// Connections that do not stand yet; beyond them the oldest is forgotten. Never more than a quarter of the flows.
+    pub half_open: usize,
+    /// Flows that the guest may open each second, on average and at once; at least one. Beyond them packets are dropped,
+    /// which the guest sends again.
+    pub new_flows: u32,
+    /// Bytes of buffers that the guest's connections may fill, both ways together, from [`BUFFERED_MIN`]; `None`: all there
+    /// are.
+    pub buffered: Option<u64>,
+}
+
+impl Default for Limits {
+    /// A burst of four thousand connects is a benchmark, more is a flood. Twenty thousand new flows a second keep the plane
+    /// and the host's kernel busy for most of a processor.
+    fn default() -> Self {
+        Self { flows: 65_536, half_open: 4096, new_flows: 20_000, buffered: None }
+    }
+}
