@@ -8,7 +8,7 @@
 //! been silent for three hours, nothing is left.
 
 use super::seeds::at;
-use ringtap::buf::{BufId, Class, DEFAULT_SLOTS, HOST_SLOT, SMALL_SLOT, Span, TAP_SLOT};
+use ringtap::buf::{BufId, Class, DEFAULT_SLOTS, HOST_SLOT, RELAY_SLOT, SMALL_SLOT, Span, TAP_SLOT};
 use ringtap::config::{Network, Resolvers};
 use ringtap::flow::{DropReason, FlowId, Kind, Time};
 use ringtap::stack::{Action, Emit, FrameMeta, HostError, HostEvent, Limits, Open, Stack};
@@ -33,6 +33,7 @@ fn capacity(class: Class) -> usize {
         Class::Tap => TAP_SLOT,
         Class::Host => HOST_SLOT,
         Class::Small => SMALL_SLOT,
+        Class::Relay => RELAY_SLOT,
     }
 }
 
@@ -286,7 +287,7 @@ impl World {
             match action {
                 Action::Release(buf) => self.release(buf),
                 Action::Emit(e) => self.emitted(&e),
-                Action::EmitBytes(bytes) => self.to_guest(bytes),
+                Action::EmitBytes(bytes) => self.deliver(bytes),
                 Action::Open(id, open) => self.open(id, open),
                 Action::SendStream(id, spans) => self.send(id, &spans),
                 Action::SendDatagrams(id, data) => {
@@ -409,10 +410,10 @@ impl World {
             self.pieces = pieces;
         }
         assert!(whole && done.is_ok(), "{done:?} {e:?}");
-        self.to_guest(bytes);
+        self.deliver(bytes);
     }
 
-    fn to_guest(&mut self, bytes: Vec<u8>) {
+    fn deliver(&mut self, bytes: Vec<u8>) {
         let frame = parse(&bytes).unwrap_or_else(|e| panic!("{e}: {bytes:02x?}"));
         assert!(checksum::verify_transport(&bytes, &frame), "checksum of {bytes:02x?}");
         assert_eq!(frame.src_mac[0], 0x52, "frames come from our own MACs");

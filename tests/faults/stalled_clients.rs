@@ -19,7 +19,7 @@ fn stuff(stream: &mut TcpStream) {
     let mut idle = 0;
     while idle < 3 {
         match stream.write(&[7; 5000]) {
-            Ok(_) => idle = 0,
+            Ok(n) => idle = if n > 0 { 0 } else { idle + 1 },
             Err(e) => {
                 assert_eq!(e.kind(), ErrorKind::WouldBlock);
                 idle += 1;
