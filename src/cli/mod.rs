@@ -11,6 +11,7 @@
 pub mod attach;
 pub mod bench;
 pub mod config;
+pub mod doctor;
 pub mod install;
 pub mod log;
 pub mod network_args;
@@ -48,6 +49,8 @@ enum Verb {
     /// One end of a load, for `bench`.
     #[command(hide = true)]
     BenchLoad(bench::LoadArgs),
+    /// Say what this host offers ringtap, what it lacks, and what to do about it.
+    Doctor(doctor::DoctorArgs),
     /// Make links by which ringtap takes other programs' places.
     Install(install::InstallArgs),
     /// Show the settings that hold, and where each came from.
@@ -142,6 +145,7 @@ fn perform(verb: Verb) -> Result<u8, CliError> {
         Verb::Port(args) => args.run(),
         Verb::Bench(args) => args.run(),
         Verb::BenchLoad(args) => args.run(),
+        Verb::Doctor(args) => args.run(),
         Verb::Install(args) => args.run(),
         Verb::Config(args) => args.run(),
     }

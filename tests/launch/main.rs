@@ -4,6 +4,7 @@
 //! what is tested of the network is its configuration only.
 
 mod attach;
+mod doctor;
 mod ends;
 mod files;
 mod ids;
