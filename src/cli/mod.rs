@@ -10,6 +10,7 @@
 
 pub mod attach;
 pub mod bench;
+pub mod capture;
 pub mod config;
 pub mod doctor;
 pub mod install;
@@ -49,6 +50,8 @@ enum Verb {
     /// One end of a load, for `bench`.
     #[command(hide = true)]
     BenchLoad(bench::LoadArgs),
+    /// Write down the frames of a running instance's tap.
+    Capture(capture::CaptureArgs),
     /// Say what this host offers ringtap, what it lacks, and what to do about it.
     Doctor(doctor::DoctorArgs),
     /// Make links by which ringtap takes other programs' places.
@@ -145,6 +148,7 @@ fn perform(verb: Verb) -> Result<u8, CliError> {
         Verb::Port(args) => args.run(),
         Verb::Bench(args) => args.run(),
         Verb::BenchLoad(args) => args.run(),
+        Verb::Capture(args) => args.run(),
         Verb::Doctor(args) => args.run(),
         Verb::Install(args) => args.run(),
         Verb::Config(args) => args.run(),

@@ -38,6 +38,7 @@ pub mod tcp;
 pub mod udp;
 mod udp_emit;
 mod udp_join;
+mod whose;
 
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,7 @@ mod tests;
 pub use action::{Action, Close, Datagrams, Emit, HostError, HostEvent, IcmpError, Open};
 pub use cx::Cx;
 pub use inbound::{Arrival, Door};
+pub use whose::Ends;
 
 use crate::buf::Span;
 use crate::config::{Network, Resolvers};
