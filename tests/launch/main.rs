@@ -8,6 +8,7 @@ mod doctor;
 mod ends;
 mod files;
 mod ids;
+mod log;
 mod refusals;
 mod signals;
 mod status;
