@@ -13,6 +13,7 @@ pub mod bench;
 pub mod capture;
 pub mod config;
 pub mod doctor;
+pub mod generate;
 pub mod install;
 pub mod log;
 pub mod network_args;
@@ -54,6 +55,8 @@ enum Verb {
     Capture(capture::CaptureArgs),
     /// Say what this host offers ringtap, what it lacks, and what to do about it.
     Doctor(doctor::DoctorArgs),
+    /// Man pages, shell completions and the reference, from the definitions of the commands.
+    Generate(generate::GenerateArgs),
     /// Make links by which ringtap takes other programs' places.
     Install(install::InstallArgs),
     /// Show the settings that hold, and where each came from.
@@ -150,6 +153,7 @@ fn perform(verb: Verb) -> Result<u8, CliError> {
         Verb::BenchLoad(args) => args.run(),
         Verb::Capture(args) => args.run(),
         Verb::Doctor(args) => args.run(),
+        Verb::Generate(args) => args.run(),
         Verb::Install(args) => args.run(),
         Verb::Config(args) => args.run(),
     }
