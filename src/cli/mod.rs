@@ -10,7 +10,10 @@
 
 pub mod attach;
 pub mod bench;
+pub mod capture;
 pub mod config;
+pub mod doctor;
+pub mod generate;
 pub mod install;
 pub mod log;
 pub mod network_args;
@@ -48,6 +51,12 @@ enum Verb {
     /// One end of a load, for `bench`.
     #[command(hide = true)]
     BenchLoad(bench::LoadArgs),
+    /// Write down the frames of a running instance's tap.
+    Capture(capture::CaptureArgs),
+    /// Say what this host offers ringtap, what it lacks, and what to do about it.
+    Doctor(doctor::DoctorArgs),
+    /// Man pages, shell completions and the reference, from the definitions of the commands.
+    Generate(generate::GenerateArgs),
     /// Make links by which ringtap takes other programs' places.
     Install(install::InstallArgs),
     /// Show the settings that hold, and where each came from.
@@ -142,6 +151,9 @@ fn perform(verb: Verb) -> Result<u8, CliError> {
         Verb::Port(args) => args.run(),
         Verb::Bench(args) => args.run(),
         Verb::BenchLoad(args) => args.run(),
+        Verb::Capture(args) => args.run(),
+        Verb::Doctor(args) => args.run(),
+        Verb::Generate(args) => args.run(),
         Verb::Install(args) => args.run(),
         Verb::Config(args) => args.run(),
     }

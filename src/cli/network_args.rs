@@ -1,7 +1,7 @@
 //! The options about the network that `run` and `attach` share.
 
 use super::CliError;
-use super::log::{LogFormat, LogLevel};
+use super::log::{FilterParser, LogFilter, LogFormat};
 use crate::config::limits::BUFFERED_MIN;
 use crate::config::network::{MTU_DEFAULT, MTU_MIN_V6};
 use crate::config::{
@@ -89,11 +89,11 @@ pub struct NetworkArgs {
     /// Whether the process that parses packets is locked in
     #[arg(long, value_enum, value_name = "MODE", default_value = "on")]
     sandbox: SandboxArg,
-    /// Least level of messages on standard error
-    #[arg(long, value_enum, default_value = "warn")]
-    log_level: LogLevel,
-    /// How messages look
-    #[arg(long, value_enum, default_value = "text")]
+    /// Least level of messages on standard error, and of single parts: LEVEL,PART=LEVEL, as in warn,plane=debug
+    #[arg(long, value_name = "LEVEL", value_parser = FilterParser, default_value = "warn")]
+    log_level: LogFilter,
+    /// How these messages look
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
     /// Descriptor that gets one `1` when the network works
     #[arg(long, value_name = "FD")]
@@ -108,8 +108,8 @@ impl NetworkArgs {
     pub fn into_common(self, ifname: &str) -> Result<Common, CliError> {
         // First of all: descriptors that we open could get the number of one that was never passed.
         let ready_fd = self.ready_fd.map(|fd| inherited("--ready-fd", fd)).transpose()?;
-        let log_level = self.log_level.into();
-        super::log::start(log_level, self.log_format);
+        let log_level = self.log_level.level();
+        super::log::start(self.log_level.clone(), self.log_format);
         let network = self.network(ifname)?;
         let dns = self.dns.iter().map(|s| parse_dns(s)).collect::<Result<_, _>>()?;
         let pcap = match &self.pcap {

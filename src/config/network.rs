@@ -8,6 +8,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+/// Longest frame of a tap in bytes: Ethernet and 65,535 bytes of IP.
+pub const MAX_FRAME: u32 = 65_535 + 14;
 /// Smallest MTU that IPv4 allows a link (RFC 791).
 pub const MTU_MIN: u16 = 68;
 /// Largest MTU of a tap device (`ETH_MAX_MTU` less the Ethernet header; slirp4netns accepts the same).

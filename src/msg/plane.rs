@@ -99,6 +99,13 @@ pub enum ToPlane {
         /// Its connections end as well, by a reset.
         connections: bool,
     },
+    /// A stream socket is beside the message: write a capture of the tap to it, until its other end is shut down.
+    Capture {
+        /// Frames of this flow only.
+        flow: Option<String>,
+        /// Bytes to keep of each frame.
+        snaplen: u32,
+    },
     /// Finish what is in hand (the capture file) and exit with 0.
     Stop,
 }

@@ -177,6 +177,31 @@ impl Mapping<'_> {
     }
 }
 
+/// What there is to map ids with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// Root, who needs neither of the following.
+    pub any: bool,
+    /// newuidmap and newgidmap.
+    pub helpers: [Option<PathBuf>; 2],
+    /// Subordinate user and group ids that are ours.
+    pub ids: [u64; 2],
+}
+
+/// Looks at who we are and what we may map, for a person to read.
+pub fn offer(source: SubIds) -> Offer {
+    let own_uid = Uid::effective().as_raw();
+    let name = User::from_uid(Uid::from_raw(own_uid)).ok().flatten().map(|u| u.name);
+    let ids = |kind| {
+        sub_ids(source, kind, own_uid, name.as_deref()).iter().map(|(_, count)| u64::from(*count)).sum()
+    };
+    Offer {
+        any: own_uid == 0 && may_map_anything(),
+        helpers: [Kind::Uid, Kind::Gid].map(|kind| find_program(kind.helper())),
+        ids: [Kind::Uid, Kind::Gid].map(ids),
+    }
+}
+
 /// Effective CAP_SETUID, CAP_SETGID (capability.h: 7 and 6); the kernel wants them in the namespace we are in.
 fn may_map_anything() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -206,8 +231,16 @@ pub(super) fn parse_map(text: &str) -> Vec<Extent> {
 
 fn helper_way(source: SubIds, kind: Kind, own_id: u32, own_uid: u32, name: Option<&str>) -> Option<Way> {
     let helper = find_program(kind.helper())?;
+    let ranges = sub_ids(source, kind, own_uid, name);
+    let here = parse_map(&fs::read_to_string(format!("/proc/self/{}", kind.map_file())).unwrap_or_default());
+    let extents = lay_out(own_id, &ranges, &here);
+    (extents.len() > 1).then_some(Way::Helper(helper, extents))
+}
+
+/// First id and number of each range that is ours.
+fn sub_ids(source: SubIds, kind: Kind, own_uid: u32, name: Option<&str>) -> Vec<(u32, u32)> {
     let from_file = || parse_sub_ids(&fs::read_to_string(kind.sub_file()).unwrap_or_default(), own_uid, name);
-    let ranges = match source {
+    match source {
         SubIds::Static => from_file(),
         SubIds::Dynamic => dynamic_sub_ids(kind, own_uid, name),
         // Without such a line getsubids reads the files that we have read already.
@@ -215,10 +248,7 @@ fn helper_way(source: SubIds, kind: Kind, own_id: u32, own_uid: u32, name: Optio
             ranges if ranges.is_empty() && names_a_source() => dynamic_sub_ids(kind, own_uid, name),
             ranges => ranges,
         },
-    };
-    let here = parse_map(&fs::read_to_string(format!("/proc/self/{}", kind.map_file())).unwrap_or_default());
-    let extents = lay_out(own_id, &ranges, &here);
-    (extents.len() > 1).then_some(Way::Helper(helper, extents))
+    }
 }
 
 /// subuid(5): `name-or-uid:start:count`. Lines that are not that are passed over, as the shadow tools do.

@@ -118,29 +118,60 @@ pub fn keep_rings() -> io::Result<()> {
     Ok(())
 }
 
+/// Settings behind a refusal of namespaces, as text; empty where there is no such setting.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// `kernel.unprivileged_userns_clone` (Debian's kernels up to 6.x).
+    pub unprivileged_userns_clone: String,
+    /// `kernel.apparmor_restrict_unprivileged_userns` (Ubuntu 23.10 and later).
+    pub apparmor_restrict: String,
+}
+
+impl Settings {
+    /// Those of this host.
+    pub fn read() -> Self {
+        let sysctl = |name: &str| {
+            let text = fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default();
+            text.trim().to_owned()
+        };
+        Self {
+            unprivileged_userns_clone: sysctl("unprivileged_userns_clone"),
+            apparmor_restrict: sysctl("apparmor_restrict_unprivileged_userns"),
+        }
+    }
+
+    /// AppArmor takes what a user namespace gives.
+    pub fn apparmor_restricts(&self) -> bool {
+        self.apparmor_restrict == "1"
+    }
+}
+
+/// What AppArmor's restriction is called, and what to do about it.
+pub const APPARMOR: (&str, &str) = (
+    "AppArmor restricts unprivileged user namespaces",
+    "give ringtap a profile that says `userns,`, or sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+);
+
 /// Says why `error` came of `flags`.
 fn refusal(flags: CloneFlags, error: io::Error) -> SpawnError {
     if !flags.contains(CloneFlags::CLONE_NEWUSER) {
         return SpawnError::Fork(error);
     }
-    let sysctl = |name: &str| fs::read_to_string(format!("/proc/sys/{name}")).unwrap_or_default();
+    judge(error, &Settings::read())
+}
+
+/// Says why a user namespace was not to be had, given the settings.
+pub fn judge(error: io::Error, host: &Settings) -> SpawnError {
     let (cause, remedy) = match error.raw_os_error() {
         Some(libc::ENOSPC | libc::EUSERS) => (
             format!("a limit of namespaces is reached ({error})"),
             "raise it: sysctl -w user.max_user_namespaces=15000 (and max_net_, max_mnt_, max_pid_namespaces)",
         ),
-        Some(libc::EPERM) if sysctl("kernel/unprivileged_userns_clone").trim() == "0" => (
+        Some(libc::EPERM) if host.unprivileged_userns_clone == "0" => (
             "unprivileged user namespaces are off".to_owned(),
             "turn them on: sysctl -w kernel.unprivileged_userns_clone=1",
         ),
-        Some(libc::EPERM | libc::EACCES)
-            if sysctl("kernel/apparmor_restrict_unprivileged_userns").trim() == "1" =>
-        {
-            (
-                "AppArmor restricts unprivileged user namespaces".to_owned(),
-                "give ringtap a profile that says `userns,`, or sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
-            )
-        }
+        Some(libc::EPERM | libc::EACCES) if host.apparmor_restricts() => (APPARMOR.0.to_owned(), APPARMOR.1),
         Some(libc::EPERM) => (
             format!("the kernel refuses user namespaces here ({error})"),
             "inside a container allow clone(CLONE_NEWUSER) in its seccomp profile; inside a chroot leave it",
@@ -189,6 +220,21 @@ pub fn keep_only(keep: BorrowedFd<'_>) {
     if let Ok(null) = fs::File::options().read(true).write(true).open("/dev/null") {
         let _ = nix::unistd::dup2_stdin(&null);
         let _ = nix::unistd::dup2_stdout(&null);
+    }
+}
+
+/// Another descriptor, close-on-exec, of what a type has open that does not lend its own.
+///
+/// # Errors
+/// The limit of descriptors.
+pub fn duplicate(of: &impl AsRawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl with F_DUPFD_CLOEXEC reads no memory, and the owner, which is borrowed, keeps its descriptor open. The new
+    // one is ours alone.
+    unsafe {
+        match libc::fcntl(of.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3) {
+            -1 => Err(io::Error::last_os_error()),
+            fd => Ok(OwnedFd::from_raw_fd(fd)),
+        }
     }
 }
 

@@ -52,7 +52,13 @@ const MANGLE: i32 = -150;
 /// Sets everything up in the current network namespace, for both families; the answer to
 /// [`crate::msg::ToChild::Steer`].
 pub fn steer() -> FromChild {
-    FromChild::Steered { v4: family(false), v6: family(true) }
+    let [v4, v6] = both();
+    FromChild::Steered { v4, v6 }
+}
+
+/// The same for whoever is no child: what can be had for IPv4 and for IPv6.
+pub fn both() -> [Steering; 2] {
+    [family(false), family(true)]
 }
 
 fn family(v6: bool) -> Steering {

@@ -53,6 +53,7 @@ impl Shard {
                     self.unpublish_on_relay(port, connections);
                 }
                 Ok(Some((ToPlane::Factory { netns_cookie }, fds))) => self.connect_factory(netns_cookie, fds),
+                Ok(Some((ToPlane::Capture { flow, snaplen }, fds))) => self.begin_capture(flow, snaplen, fds),
                 Ok(Some((ToPlane::Stop, _))) => return Some(End::Asked),
                 Ok(Some((ToPlane::Start(_), _))) => warn!("control sent a second start; ignored"),
                 Ok(None) => return None,

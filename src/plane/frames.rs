@@ -6,6 +6,7 @@
 //! host has taken it.
 
 use super::pcap::Pcap;
+use super::pcapng::Way;
 use super::shard::{End, Shard};
 use super::tag::Tag;
 use crate::buf::{Class, SMALL_SLOT, Span};
@@ -69,6 +70,12 @@ impl Shard {
         let bytes = self.ring.arena().bytes(at);
         record(&mut self.pcap, [bytes].into_iter());
         self.stack.handle_frame(self.now, FrameMeta { gso: rx.gso }, bytes, at);
+        // Behind it: the first frame of a flow is to be known as the flow's. Nothing is released before actions are
+        // carried out.
+        if !self.captures.is_empty() {
+            let bytes = self.ring.arena().bytes(at);
+            self.captures.record(&self.stack, &self.sockets, Way::FromGuest, [bytes].into_iter());
+        }
     }
 
     /// Moves a short run of bytes to a small slot, if one is free.
@@ -89,6 +96,11 @@ impl Shard {
             let arena = self.ring.arena();
             let parts = std::iter::once(&emit.head[..]).chain(emit.spans.iter().map(|s| arena.bytes(*s)));
             record(&mut self.pcap, parts);
+        }
+        if !self.captures.is_empty() {
+            let arena = self.ring.arena();
+            let parts = std::iter::once(&emit.head[..]).chain(emit.spans.iter().map(|s| arena.bytes(*s)));
+            self.captures.record(&self.stack, &self.sockets, Way::ToGuest, parts);
         }
         let payload_len = emit.payload_len();
         if segment::needs_software(&self.caps, &emit.head, payload_len, emit.csum, emit.gso) {
@@ -134,6 +146,7 @@ impl Shard {
 
     pub(super) fn emit_bytes(&mut self, frame: Vec<u8>) {
         record(&mut self.pcap, [&frame[..]].into_iter());
+        self.captures.record(&self.stack, &self.sockets, Way::ToGuest, [&frame[..]].into_iter());
         let fd = self.tap.fd.as_fd();
         if self.tap.vnet {
             // All zeroes: nothing left to do.

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod capture;
 mod control;
 mod crowd;
 mod datagrams;
@@ -17,6 +18,7 @@ mod frames;
 mod local;
 mod messages;
 mod pcap;
+pub mod pcapng;
 mod queries;
 mod relay_ports;
 pub mod relays;

@@ -9,13 +9,14 @@
 //! are written: what lies behind the position is torn and is cut off. A pipe has no position, and nobody can tell whether
 //! what went into it last was whole.
 
+use crate::config::network::MAX_FRAME;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Longest frame kept: Ethernet and 65,535 bytes of L3.
-const SNAPLEN: u32 = 65_535 + 14;
+/// Longest frame kept.
+const SNAPLEN: u32 = MAX_FRAME;
 /// `LINKTYPE_ETHERNET`.
 const LINKTYPE: u32 = 1;
 /// So much is written at once, in bytes.

@@ -15,6 +15,7 @@
 //! Limits: a batch handles at most [`BATCH`] completions before actions are carried out, so that one busy source does
 //! not keep the others waiting.
 
+use super::capture::Captures;
 use super::crowd::Crowd;
 use super::datagrams::Outbox;
 use super::pcap::Pcap;
@@ -50,6 +51,7 @@ pub struct Shard {
     pub(super) sockets: Sockets,
     pub(super) outbox: Outbox,
     pub(super) pcap: Option<Pcap>,
+    pub(super) captures: Captures,
     pub(super) channel: Channel,
     pub(super) now: Time,
     /// Descriptors whose flow is closed: closed after the next submission.
@@ -124,6 +126,7 @@ impl Shard {
             sockets: Sockets::default(),
             outbox: Outbox::default(),
             pcap,
+            captures: Captures::default(),
             channel,
             now: Time::ZERO,
             graveyard: Vec::new(),
@@ -177,6 +180,7 @@ impl Shard {
             }
             self.feed_the_starved();
             self.flush_pcap();
+            self.flush_captures();
             if self.trim_at.is_some_and(|at| at <= self.now) {
                 self.trim_at = None;
                 self.ring.trim();
@@ -211,6 +215,8 @@ impl Shard {
             Tag::TapPortSent(key) => self.on_tap_port_sent(key, &c),
             Tag::RelayedTcp(tag) => self.on_relayed_tcp(tag, c),
             Tag::RelayedUdp(tag) => self.on_relayed_udp(tag, c),
+            Tag::CaptureRoom(number) => self.on_capture_room(number),
+            Tag::CaptureEnd(number) => self.on_capture_end(number, &c),
             Tag::Factory(channel) => self.on_factory(channel, &c),
         }
         None

@@ -35,6 +35,10 @@ pub enum Tag {
     RelayedTcp(TcpTag),
     /// Relayed datagrams.
     RelayedUdp(UdpTag),
+    /// A capture's stream has room again: number of the capture.
+    CaptureRoom(u32),
+    /// Whoever reads a capture has had enough: its number.
+    CaptureEnd(u32),
     /// The channel to the socket factory has something to say; which channel.
     Factory(u32),
 }

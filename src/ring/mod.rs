@@ -40,11 +40,11 @@ pub mod sockopt;
 
 pub use chain::Link;
 pub use complete::{Completion, Data};
-pub use error::RingError;
+pub use error::{RingError, Settings};
 pub use message::Local;
 pub use ops::Message;
 pub use pipes::{Pipe, Pipes};
-pub use setup::{FrameReads, Granted, RingConfig};
+pub use setup::{FrameReads, Granted, Offer, RingConfig, offer};
 pub use slots::OpId;
 
 use crate::buf::{Arena, BufId, Class};

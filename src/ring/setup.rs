@@ -156,6 +156,32 @@ pub(super) fn make(config: &RingConfig) -> Result<(IoUring, Granted), RingError>
     }
 }
 
+/// What a kernel has to offer to a ring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// What the ladder gives.
+    pub granted: Granted,
+    /// What is ever submitted, and whether the kernel knows it. All but multishot reads are needed.
+    pub operations: Vec<(&'static str, bool)>,
+}
+
+/// Makes a ring as the data plane would, with its restrictions, and lets it go again.
+///
+/// # Errors
+/// [`RingError`].
+pub fn offer() -> Result<Offer, RingError> {
+    let (uring, granted) = make(&RingConfig::default())?;
+    // Before the restrictions, which forbid it.
+    let mut known = Probe::new();
+    uring
+        .submitter()
+        .register_probe(&mut known)
+        .map_err(|error| RingError::of("io_uring_register", &error, granted.entries, granted.cq_entries))?;
+    enable(&uring, granted.frame_reads)?;
+    let operations = OPERATIONS.iter().map(|(code, name)| (*name, known.is_supported(*code))).collect();
+    Ok(Offer { granted, operations })
+}
+
 /// One try: with `NO_SQARRAY`, and without where the kernel does not know it.
 fn build(entries: u32, cq_entries: u32) -> std::io::Result<(IoUring, bool)> {
     let mut builder = IoUring::builder();

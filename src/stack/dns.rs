@@ -350,6 +350,12 @@ impl Engine {
         self.flows.len()
     }
 
+    /// The socket by which the questions of a client go, for queries.
+    pub fn find(&self, guest: SocketAddr, dialled: SocketAddr) -> Option<FlowId> {
+        let client = self.clients.get(&guest).filter(|client| client.dialled == dialled)?;
+        client.flows.iter().flatten().next().copied()
+    }
+
     /// One socket, for queries.
     pub fn flow(&self, id: FlowId) -> Option<FlowInfo> {
         self.flows.get(id).map(|f| self.info(id, f))

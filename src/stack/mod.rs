@@ -41,6 +41,7 @@ pub mod udp;
 mod udp_emit;
 mod udp_join;
 mod waiting;
+mod whose;
 
 #[cfg(test)]
 mod tests;
@@ -48,6 +49,7 @@ mod tests;
 pub use action::{Action, Close, Datagrams, Emit, HostError, HostEvent, IcmpError, Open};
 pub use cx::Cx;
 pub use inbound::{Arrival, Door};
+pub use whose::Ends;
 
 use crate::buf::{DEFAULT_SLOTS, Span};
 pub use crate::config::Limits;

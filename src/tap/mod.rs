@@ -54,6 +54,11 @@ impl Offloads {
         Self { csum: false, tso4: false, tso6: false, tso_ecn: false, uso: false },
     ];
 
+    /// All that there are to be had.
+    pub fn is_full(self) -> bool {
+        self == Self::LADDER[0]
+    }
+
     fn bits(self) -> u32 {
         [
             (self.csum, TUN_F_CSUM),
@@ -87,62 +92,112 @@ impl fmt::Display for Offloads {
 }
 
 /// Why there is no tap. Each message names the likely cause and the remedy.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TapError {
     /// `ENOENT`, `ENODEV` or `ENXIO` on opening the node.
-    #[error(
-        "{NODE} is not there ({0}): the tun driver is not loaded; as root, `modprobe tun` (in a container, pass the \
-         device: `--device {NODE}`)"
-    )]
     NoDriver(Errno),
     /// `EACCES` or `EPERM` on opening the node.
-    #[error(
-        "{NODE} may not be opened by this user ({0}): as root, `chmod 0666 {NODE}`, and for after the next boot a udev \
-         rule: KERNEL==\"tun\", MODE=\"0666\""
-    )]
     NoAccess(Errno),
     /// `EPERM` on making or attaching the interface.
-    #[error(
-        "no permission for the interface {name}: making one needs CAP_NET_ADMIN in its network namespace (be root in \
-         a user namespace that owns it), attaching to one needs to be its owner"
-    )]
     NotPermitted {
         /// The interface.
         name: String,
     },
     /// `EBUSY`.
-    #[error("the interface {name} is in use by another program: stop it, or choose another name")]
     Busy {
         /// The interface.
         name: String,
     },
     /// `EINVAL`: an interface of the name exists and is something else, or the name is not one.
-    #[error(
-        "{name} cannot be a tap: an interface of that name exists and is of another kind; choose another name"
-    )]
     OtherKind {
         /// The interface.
         name: String,
     },
     /// The name cannot be that of an interface.
-    #[error("{name:?} is no interface name: 1 to 15 characters without spaces, '/' and ':'")]
     BadName {
         /// What was asked for.
         name: String,
     },
     /// A descriptor passed in is not what it should be.
-    #[error(
-        "the descriptor is no usable tap ({0}): it must be a tap without packet information (IFF_TAP|IFF_NO_PI)"
-    )]
     NotATap(&'static str),
     /// Anything else.
-    #[error("{call} failed: {errno}")]
     Other {
         /// The call.
         call: &'static str,
         /// Its error.
         errno: Errno,
     },
+}
+
+impl TapError {
+    /// Words an error of opening the node.
+    pub const fn of_node(errno: Errno) -> Self {
+        match errno {
+            Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => Self::NoDriver(errno),
+            Errno::EACCES | Errno::EPERM => Self::NoAccess(errno),
+            errno => Self::Other { call: "open(/dev/net/tun)", errno },
+        }
+    }
+
+    /// What is wrong, with the likely cause.
+    pub fn cause(&self) -> String {
+        match self {
+            Self::NoDriver(errno) => format!("{NODE} is not there ({errno}): the tun driver is not loaded"),
+            Self::NoAccess(errno) => format!("{NODE} may not be opened by this user ({errno})"),
+            Self::NotPermitted { name } => format!("no permission for the interface {name}"),
+            Self::Busy { name } => format!("the interface {name} is in use by another program"),
+            Self::OtherKind { name } => {
+                format!("{name} cannot be a tap: an interface of that name exists and is of another kind")
+            }
+            Self::BadName { name } => format!("{name:?} is no interface name"),
+            Self::NotATap(why) => format!("the descriptor is no usable tap ({why})"),
+            Self::Other { call, errno } => format!("{call} failed: {errno}"),
+        }
+    }
+
+    /// What to do about it; `None` where nothing is known.
+    pub const fn remedy(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::NoDriver(_) => {
+                "as root, `modprobe tun` (in a container, pass the device: `--device /dev/net/tun`)"
+            }
+            Self::NoAccess(_) => {
+                "as root, `chmod 0666 /dev/net/tun`, and for after the next boot a udev rule: KERNEL==\"tun\", \
+                 MODE=\"0666\""
+            }
+            Self::NotPermitted { .. } => {
+                "making one needs CAP_NET_ADMIN in its network namespace (be root in a user namespace that owns it), \
+                 attaching to one needs to be its owner"
+            }
+            Self::Busy { .. } => "stop it, or choose another name",
+            Self::OtherKind { .. } => "choose another name",
+            Self::BadName { .. } => "1 to 15 characters without spaces, '/' and ':'",
+            Self::NotATap(_) => "it must be a tap without packet information (IFF_TAP|IFF_NO_PI)",
+            Self::Other { .. } => return None,
+        })
+    }
+}
+
+impl fmt::Display for TapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.cause())?;
+        self.remedy().map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
+    }
+}
+
+impl std::error::Error for TapError {}
+
+/// Whether this user may open the device node here.
+///
+/// # Errors
+/// [`TapError`].
+pub fn node() -> Result<(), TapError> {
+    open_node().map(drop)
+}
+
+fn open_node() -> Result<OwnedFd, TapError> {
+    let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    open(NODE, flags, Mode::empty()).map_err(TapError::of_node)
 }
 
 /// A tap, attached to its interface.
@@ -193,12 +248,7 @@ impl Tap {
         if name.is_empty() || name.len() > ioctl::MAX_NAME || name.bytes().any(bad) {
             return Err(TapError::BadName { name: name.to_owned() });
         }
-        let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let fd = open(NODE, flags, Mode::empty()).map_err(|errno| match errno {
-            Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => TapError::NoDriver(errno),
-            Errno::EACCES | Errno::EPERM => TapError::NoAccess(errno),
-            errno => TapError::Other { call: "open(/dev/net/tun)", errno },
-        })?;
+        let fd = open_node()?;
         let mut last = Errno::EINVAL;
         for extra in ladder {
             match ioctl::set_interface(fd.as_fd(), name, libc::IFF_TAP | libc::IFF_NO_PI | extra) {

@@ -4,9 +4,11 @@
 //! what is tested of the network is its configuration only.
 
 mod attach;
+mod doctor;
 mod ends;
 mod files;
 mod ids;
+mod log;
 mod refusals;
 mod signals;
 mod status;

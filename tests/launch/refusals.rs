@@ -86,9 +86,8 @@ fn a_tun_device_that_may_not_be_opened() {
     assert_eq!(said.err.lines().count(), 1, "{said:?}");
 }
 
-/// What `ringtap run true` says where io_uring_setup(2) fails with `errno`.
-fn refused_rings(errno: i32) -> crate::Said {
-    let bench = Bench::new();
+/// Does `what` where io_uring_setup(2) fails with `errno`.
+pub fn with_refused_call<T: Send>(errno: i32, what: impl FnOnce() -> T + Send) -> T {
     let arch = std::env::consts::ARCH.try_into().unwrap();
     // 425 on every architecture: it is younger than their common table.
     let rules = [(425, Vec::new())].into_iter().collect();
@@ -96,11 +95,17 @@ fn refused_rings(errno: i32) -> crate::Said {
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).unwrap();
     let program: BpfProgram = filter.try_into().unwrap();
     // It holds for the thread that asks, and what that starts. no_new_privs comes along, which takes newuidmap's ids.
-    let there = std::thread::spawn(move || {
+    let there = || {
         seccompiler::apply_filter(&program).unwrap();
-        run(bench.user(&["run", "--log-level", "error", "true"]))
-    });
-    there.join().unwrap()
+        what()
+    };
+    std::thread::scope(|scope| scope.spawn(there).join().unwrap())
+}
+
+/// What `ringtap run true` says there.
+fn refused_rings(errno: i32) -> crate::Said {
+    let bench = Bench::new();
+    with_refused_call(errno, move || run(bench.user(&["run", "--log-level", "error", "true"])))
 }
 
 #[test]

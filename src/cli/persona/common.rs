@@ -1,7 +1,7 @@
 //! What slirp4netns and rootlesskit make of the settings: their flags are fixed by their callers, so this is where a user has
 //! a say.
 
-use crate::cli::log::{self, LogFormat, LogLevel};
+use crate::cli::log::{self, LogFilter, LogFormat};
 use crate::cli::network_args::{exposed, outbound};
 use crate::config::{OutboundAddr, Policy, Rule, SandboxMode, Settings, SourceIp, resolvers};
 use crate::control::Level;
@@ -55,9 +55,10 @@ pub(super) fn sandbox(settings: &Settings, asked: bool) -> SandboxMode {
 
 /// Starts the log.
 pub(super) fn start_log(settings: &Settings) -> Level {
-    let level = LogLevel::from_str(settings.text("log.level"), false).map_or(Level::Warn, Level::from);
+    let filter = settings.text("log.level").parse().unwrap_or_else(|_| LogFilter::from(Level::Warn));
+    let level = filter.level();
     let format = LogFormat::from_str(settings.text("log.format"), false).unwrap_or_default();
-    log::start(level, format);
+    log::start(filter, format);
     level
 }
 

@@ -79,6 +79,47 @@ impl Client {
         Self { socket: socket.to_owned() }
     }
 
+    /// One request that turns the connection into something else: the connection, and what has come of it already.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn switch(&self, path: &str, body: &str) -> Result<(UnixStream, Vec<u8>), ClientError> {
+        let failed = |source| ClientError::Io { path: self.socket.display().to_string(), source };
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: ringtap\r\nConnection: Upgrade\r\nUpgrade: pcapng\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut stream = UnixStream::connect(&self.socket).map_err(failed)?;
+        stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+        stream.write_all(request.as_bytes()).map_err(failed)?;
+        let mut answer = Vec::new();
+        let mut chunk = [0; 4096];
+        loop {
+            let n = stream.read(&mut chunk).map_err(failed)?;
+            answer.extend_from_slice(&chunk[..n]);
+            let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+            let mut head = httparse::Response::new(&mut headers);
+            match head.parse(&answer).map_err(ClientError::answer)? {
+                httparse::Status::Complete(at) if head.code == Some(101) => {
+                    stream.set_read_timeout(None).map_err(failed)?;
+                    return Ok((stream, answer.split_off(at)));
+                }
+                httparse::Status::Complete(_) if n == 0 => {
+                    let (status, body) = split(&answer)?;
+                    return Err(refused(status, body));
+                }
+                httparse::Status::Partial if n == 0 => {
+                    return Err(ClientError::Answer("it ends too soon".to_owned()));
+                }
+                // An answer that says no is read to its end, which comes when we say that nothing follows.
+                httparse::Status::Complete(_) => {
+                    let _ = stream.shutdown(std::net::Shutdown::Write);
+                }
+                httparse::Status::Partial => {}
+            }
+        }
+    }
+
     /// One request; the body of an answer that says that it worked.
     ///
     /// # Errors
@@ -104,10 +145,15 @@ impl Client {
         if (200..300).contains(&status) {
             return Ok(body.to_vec());
         }
-        let said = serde_json::from_slice::<serde_json::Value>(body).ok();
-        let message = said.as_ref().and_then(|v| v["message"].as_str());
-        Err(message.map_or(ClientError::Status(status), |text| ClientError::Refused(text.to_owned())))
+        Err(refused(status, body))
     }
+}
+
+/// What an answer says that says no.
+fn refused(status: u16, body: &[u8]) -> ClientError {
+    let said = serde_json::from_slice::<serde_json::Value>(body).ok();
+    let message = said.as_ref().and_then(|v| v["message"].as_str());
+    message.map_or(ClientError::Status(status), |text| ClientError::Refused(text.to_owned()))
 }
 
 /// The one that is meant.

@@ -203,6 +203,9 @@ pub struct Response {
 }
 
 impl Response {
+    /// The connection has become something else: nothing is to be written to it any more.
+    pub const SWITCHED: u16 = 101;
+
     /// No body.
     pub const fn empty(status: u16) -> Self {
         Self { status, content_type: "", body: Vec::new(), allow: None }
@@ -255,6 +258,7 @@ impl Response {
 
 const fn reason(status: u16) -> &'static str {
     match status {
+        101 => "Switching Protocols",
         200 => "OK",
         201 => "Created",
         400 => "Bad Request",

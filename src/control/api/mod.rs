@@ -21,8 +21,10 @@ use super::{Common, ControlError};
 use crate::config::PortId;
 use crate::msg::{Channel, FromPlane, MsgError, PortCounters, ToPlane};
 use http::Response;
+use nix::sys::socket::{MsgFlags, send};
 use std::collections::VecDeque;
 use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use tokio::sync::{mpsc, oneshot};
 use views::Info;
@@ -30,6 +32,12 @@ pub use views::{Drivers, PortDriver};
 
 /// The name of the socket in the state directory.
 pub const SOCKET: &str = "api.sock";
+
+/// Where a connection becomes a capture of the tap.
+pub const CAPTURE: &str = "/ringtap/v1/capture";
+/// What is written to such a connection before the capture.
+const SWITCHING: &[u8] =
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: pcapng\r\n\r\n";
 
 /// Ports and who asks about them.
 #[derive(Debug)]
@@ -121,6 +129,13 @@ impl Api {
                 let _ = call.reply.send(response);
             }
             routes::Answer::Ask(question) => self.ask(question, call.reply, plane),
+            routes::Answer::Switch(message) => {
+                let response = match call.stream {
+                    Some(stream) => switch(&stream, &message, plane),
+                    None => Response::error(400, "nothing may follow the request before it is answered"),
+                };
+                let _ = call.reply.send(response);
+            }
         }
     }
 
@@ -210,6 +225,20 @@ impl Api {
         }
         self.ports.publish_all(plane)
     }
+}
+
+/// Hands the connection to the plane, behind the answer.
+fn switch(stream: &OwnedFd, message: &ToPlane, plane: &Channel) -> Response {
+    // Nothing else waits in the socket, so it has room.
+    let written = send(stream.as_raw_fd(), SWITCHING, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
+    if written != Ok(SWITCHING.len()) {
+        return Response::error(503, "the connection takes no answer");
+    }
+    // If the plane is gone the connection ends with our copy, which the client can tell.
+    if let Err(e) = plane.send(message, &[stream.as_fd()]) {
+        tracing::debug!("capture: {e}");
+    }
+    Response::empty(Response::SWITCHED)
 }
 
 fn gone(why: &str) -> Response {

@@ -1,11 +1,11 @@
 //! Which path and method does what.
 
 use super::http::{Request, Response};
-use super::views::{AddPort, PortView, Redirected, Status, Target};
+use super::views::{AddPort, Capture, PortView, Redirected, Status, Target};
 use super::{Api, Question};
 use crate::config::{PortId, PortSpec, RootlessKitSpec};
 use crate::control::ports::{Asked, PortError, Ports};
-use crate::msg::{Channel, PortCounters};
+use crate::msg::{Channel, PortCounters, ToPlane};
 
 /// What a request comes to.
 #[derive(Debug)]
@@ -14,6 +14,8 @@ pub(super) enum Answer {
     Now(Response),
     /// A question to the plane, whose answer is the answer.
     Ask(Question),
+    /// The connection is the plane's from now on, with this message.
+    Switch(ToPlane),
 }
 
 /// Does what a request asks for.
@@ -38,6 +40,11 @@ pub(super) fn answer(api: &mut Api, request: &Request, plane: &Channel) -> Answe
             Ok(from) => return Answer::Ask(Question::Flows { from }),
             Err(_) => Response::error(400, "from= is the number that the page before gave as next"),
         },
+        (Some("capture"), "POST") => match serde_json::from_slice::<Capture>(&request.body) {
+            Ok(Capture { flow, snaplen }) => return Answer::Switch(ToPlane::Capture { flow, snaplen }),
+            Err(e) => Response::error(400, &e.to_string()),
+        },
+        (Some("capture"), _) => Response::not_allowed("POST"),
         (Some("counters" | "flows"), _) => Response::not_allowed("GET"),
         (Some(path), _) => match (path.strip_prefix("ports/"), method) {
             (Some(id), "GET") => match parse_id(id).filter(|id| api.ports.get(*id).is_some()) {

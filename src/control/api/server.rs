@@ -10,11 +10,13 @@
 use super::http::{self, Parsed, Refused, Request, Response};
 use crate::control::deadline::within;
 use crate::control::ready::Ready;
+use crate::netns::process;
 use nix::sys::stat::{Mode, umask};
 use slab::Slab;
 use std::cell::RefCell;
 use std::io;
 use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::rc::Rc;
@@ -41,6 +43,9 @@ pub struct Call {
     pub request: Request,
     /// Dropping it answers that it did not work.
     pub reply: oneshot::Sender<Response>,
+    /// The connection, where the request asks for it to become something else. After an answer of
+    /// [`Response::SWITCHED`] it is another's.
+    pub stream: Option<OwnedFd>,
 }
 
 /// Listens at `path`, which does not exist, for this user only, and serves. Needs the runtime.
@@ -69,8 +74,9 @@ async fn accept(listener: UnixListener, ready: Ready, calls: mpsc::Sender<Call>)
                 let Some(seat) = Seat::take(&crowd, &stream) else { continue };
                 let calls = calls.clone();
                 tokio_uring::spawn(async move {
-                    converse(&stream, &seat, &calls).await;
-                    let _ = stream.shutdown(Shutdown::Both);
+                    if converse(&stream, &seat, &calls).await == After::Close {
+                        let _ = stream.shutdown(Shutdown::Both);
+                    }
                 });
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
@@ -83,33 +89,48 @@ async fn accept(listener: UnixListener, ready: Ready, calls: mpsc::Sender<Call>)
     }
 }
 
+/// What is to become of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    /// Nobody needs it.
+    Close,
+    /// Another process goes on with it.
+    Leave,
+}
+
 /// Serves one client until it or its patience ends.
-async fn converse(stream: &UnixStream, seat: &Seat, calls: &mpsc::Sender<Call>) {
+async fn converse(stream: &UnixStream, seat: &Seat, calls: &mpsc::Sender<Call>) -> After {
     let mut held = Vec::new();
     loop {
         let request = match receive(stream, &mut held).await {
             Ok(Some(request)) => request,
-            Ok(None) => return,
+            Ok(None) => return After::Close,
             Err(Refused(status, text)) => {
                 if write(stream, Response::error(status, text).to_bytes(false)).await {
                     linger(stream).await;
                 }
-                return;
+                return After::Close;
             }
         };
         let keep_alive = request.keep_alive;
         seat.busy(true);
         let (reply, answer) = oneshot::channel();
-        if calls.send(Call { request, reply }).await.is_err() {
-            return;
+        // Nothing of the stream may be read that belongs to what it becomes.
+        let stream_too = request.method == "POST" && request.path == super::CAPTURE && held.is_empty();
+        let copy = stream_too.then(|| process::duplicate(stream).ok()).flatten();
+        if calls.send(Call { request, reply, stream: copy }).await.is_err() {
+            return After::Close;
         }
         let response = match timeout(ANSWER, answer).await {
             Ok(Ok(response)) => response,
             _ => Response::error(503, "the data plane did not answer; try again"),
         };
         seat.busy(false);
+        if response.status == Response::SWITCHED {
+            return After::Leave;
+        }
         if !write(stream, response.to_bytes(keep_alive)).await || !keep_alive {
-            return;
+            return After::Close;
         }
         seat.finished();
     }

@@ -30,7 +30,7 @@ impl Bench {
         let text = format!("{line} HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         let Ok(http::Parsed::Complete(request, _)) = http::parse(text.as_bytes()) else { panic!("{text}") };
         let (reply, answer) = oneshot::channel();
-        self.api.handle(Call { request, reply }, &self.plane);
+        self.api.handle(Call { request, reply, stream: None }, &self.plane);
         answer
     }
 

@@ -1,5 +1,6 @@
 //! What the API's answers look like as JSON.
 
+use crate::config::network::MAX_FRAME;
 use crate::config::port_spec::Families;
 use crate::config::rootlesskit_spec::PROTOCOLS;
 use crate::config::{Network, PortId, ProxyProtocol, RootlessKitSpec, SourceIp, Via};
@@ -236,6 +237,22 @@ impl PortView {
 pub struct AddPort {
     /// As behind `-p`.
     pub spec: String,
+}
+
+/// Body of `POST /ringtap/v1/capture`: the connection becomes a pcapng stream, until its other end is shut down for writing.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Capture {
+    /// The id of a flow: frames of that one only.
+    #[serde(default)]
+    pub flow: Option<String>,
+    /// Bytes to keep of each frame.
+    #[serde(default = "whole_frames")]
+    pub snaplen: u32,
+}
+
+const fn whole_frames() -> u32 {
+    MAX_FRAME
 }
 
 /// Body of `POST /ringtap/v1/targets`: what is published to an address inside is to go to another one. Docker's proxies ask

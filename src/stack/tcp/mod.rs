@@ -43,11 +43,11 @@ mod tuning;
 mod tests;
 
 pub use conn::State;
+pub(super) use key::Key;
 pub use tuning::TcpLimits;
 
 use self::conn::{Conn, Socket};
 use self::isn::Isn;
-use self::key::Key;
 use self::pool::Pool;
 use self::rest::Resting;
 use self::seq::Seq;
@@ -351,6 +351,11 @@ impl Engine {
     /// Tuples in TIME_WAIT.
     pub fn resting(&self) -> usize {
         self.resting.len()
+    }
+
+    /// The connection between these ends, for queries.
+    pub(super) fn find(&self, key: &Key) -> Option<FlowId> {
+        self.keys.get(key).copied()
     }
 
     /// What this connection is doing.
