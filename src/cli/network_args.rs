@@ -2,10 +2,9 @@
 
 use super::CliError;
 use super::log::{FilterParser, LogFilter, LogFormat};
-use crate::config::limits::BUFFERED_MIN;
 use crate::config::network::{MTU_DEFAULT, MTU_MIN_V6};
 use crate::config::{
-    Exposed, Limits, Network, OutboundAddr, Policy, PortOptions, Rule, SandboxMode, resolvers,
+    Exposed, Limits, Network, OutboundAddr, Policy, PortOptions, Rule, SandboxMode, limits, resolvers,
 };
 use crate::control::Common;
 use crate::control::api::Drivers;
@@ -77,9 +76,9 @@ pub struct NetworkArgs {
     /// Flows that the guest may open each second
     #[arg(long, value_name = "N", default_value_t = Limits::default().new_flows)]
     max_new_flows: u32,
-    /// Buffers that the guest's connections may fill, from 2M; K, M and G are understood [default: all, 53M]
-    #[arg(long, value_name = "BYTES")]
-    max_buffered: Option<String>,
+    /// Buffers that the guest's connections may fill, from 2M; K, M and G are understood. All there are: 53M
+    #[arg(long, value_name = "BYTES", default_value = "all")]
+    max_buffered: String,
     /// Source of outgoing traffic: an address, or an interface that has one; once per family
     #[arg(long, value_name = "ADDR|IFNAME")]
     outbound_addr: Vec<String>,
@@ -181,10 +180,7 @@ impl NetworkArgs {
         some("--max-flows", self.max_flows as u64)?;
         some("--max-half-open", self.max_half_open as u64)?;
         some("--max-new-flows", self.max_new_flows.into())?;
-        let buffered = match &self.max_buffered {
-            None => None,
-            Some(text) => Some(bytes(text).map_err(CliError::option("--max-buffered"))?),
-        };
+        let buffered = limits::buffered(&self.max_buffered).map_err(CliError::option("--max-buffered"))?;
         Ok(Limits {
             flows: self.max_flows,
             half_open: self.max_half_open,
@@ -246,32 +242,6 @@ pub(super) fn exposed(given: &[String]) -> Result<Vec<Exposed>, CliError> {
         all.push(new);
     }
     Ok(all)
-}
-
-/// A number of bytes of buffers, with K, M or G behind it or not.
-fn bytes(text: &str) -> Result<u64, String> {
-    let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
-        Some(at) => text.split_at(at),
-        None => (text, ""),
-    };
-    let shift = match unit {
-        "" => 0,
-        "k" | "K" => 10,
-        "m" | "M" => 20,
-        "g" | "G" => 30,
-        _ => {
-            return Err(format!(
-                "{text:?} is no number of bytes; use a number, and K, M or G behind it, as in 16M"
-            ));
-        }
-    };
-    let number = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift));
-    match number.filter(|n| *n >= BUFFERED_MIN) {
-        Some(n) => Ok(n),
-        None => Err(format!(
-            "{text:?} is too little for one connection to work, or too long a number; use 2M or more"
-        )),
-    }
 }
 
 /// The networks of `--allow-source`.

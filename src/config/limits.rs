@@ -32,3 +32,35 @@ impl Default for Limits {
         Self { flows: 65_536, half_open: 4096, new_flows: 20_000, buffered: None }
     }
 }
+
+/// [`Limits::buffered`] as it is written: a number of bytes, with K, M or G behind it or not, or `all`.
+///
+/// # Errors
+/// What is wrong with it, and what to write instead.
+pub fn buffered(text: &str) -> Result<Option<u64>, String> {
+    if text == "all" {
+        return Ok(None);
+    }
+    let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
+        Some(at) => text.split_at(at),
+        None => (text, ""),
+    };
+    let shift = match unit {
+        "" => 0,
+        "k" | "K" => 10,
+        "m" | "M" => 20,
+        "g" | "G" => 30,
+        _ => {
+            return Err(format!(
+                "{text:?} is no number of bytes; use a number, and K, M or G behind it, as in 16M, or all"
+            ));
+        }
+    };
+    let number = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift));
+    match number.filter(|n| *n >= BUFFERED_MIN) {
+        Some(n) => Ok(Some(n)),
+        None => Err(format!(
+            "{text:?} is too little for one connection to work, or too long a number; use 2M or more"
+        )),
+    }
+}

@@ -3,10 +3,11 @@
 
 use crate::cli::log::{self, LogFilter, LogFormat};
 use crate::cli::network_args::{exposed, outbound};
-use crate::config::{OutboundAddr, Policy, Rule, SandboxMode, Settings, SourceIp, resolvers};
+use crate::config::{Limits, OutboundAddr, Policy, Rule, SandboxMode, Settings, SourceIp, limits, resolvers};
 use crate::control::Level;
 use clap::ValueEnum;
 use std::net::SocketAddr;
+use std::str::FromStr;
 
 /// Names the place of a setting that turns out wrong.
 fn blame<'a>(settings: &'a Settings, key: &'a str) -> impl Fn(String) -> String + 'a {
@@ -53,12 +54,33 @@ pub(super) fn sandbox(settings: &Settings, asked: bool) -> SandboxMode {
     }
 }
 
+/// How much the guest may have open and hold.
+pub(super) fn limits(settings: &Settings) -> Limits {
+    // The texts have been checked.
+    fn number<T: FromStr>(settings: &Settings, key: &str, otherwise: T) -> T {
+        settings.text(key).parse().unwrap_or(otherwise)
+    }
+    let default = Limits::default();
+    Limits {
+        flows: number(settings, "limits.flows", default.flows),
+        half_open: number(settings, "limits.half-open", default.half_open),
+        new_flows: number(settings, "limits.new-flows", default.new_flows),
+        buffered: limits::buffered(settings.text("limits.buffered")).unwrap_or(default.buffered),
+    }
+}
+
 /// Starts the log.
 pub(super) fn start_log(settings: &Settings) -> Level {
-    let filter = settings.text("log.level").parse().unwrap_or_else(|_| LogFilter::from(Level::Warn));
+    let filter: Result<LogFilter, String> = settings.text("log.level").parse();
+    let wrong = filter.as_ref().err().cloned();
+    let filter = filter.unwrap_or_else(|_| LogFilter::from(Level::Warn));
     let level = filter.level();
     let format = LogFormat::from_str(settings.text("log.format"), false).unwrap_or_default();
     log::start(filter, format);
+    // Containers start all the same: what is wrong is a part that does not exist.
+    if let Some(cause) = wrong {
+        tracing::warn!("{}", blame(settings, "log.level")(cause));
+    }
     level
 }
 
@@ -107,6 +129,9 @@ mod tests {
     fn defaults_match_a_network_without_settings() {
         assert!(dns(&with("")).unwrap().is_empty());
         assert_eq!(source(&with("")).unwrap(), Network::default().outbound);
+        assert_eq!(limits(&with("")), Limits::default());
+        let few = limits(&with("[limits]\nflows = 7\nhalf-open = 6\nnew-flows = 5\nbuffered = \"3M\""));
+        assert_eq!(few, Limits { flows: 7, half_open: 6, new_flows: 5, buffered: Some(3 << 20) });
         assert_eq!(source_ip(&with("")), None);
         assert_eq!(source_ip(&with("publish.source-ip = \"gateway\"")), Some(SourceIp::Gateway));
     }

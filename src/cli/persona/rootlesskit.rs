@@ -328,6 +328,7 @@ fn network(flags: &Parsed, settings: &Settings, net: Net) -> Result<Network, Str
         mtu,
         ifname: check_ifname(&flags.text("ifname", "tap0")).map_err(|e| e.to_string())?,
         policy: common::policy(settings)?,
+        limits: common::limits(settings),
         outbound: common::source(settings)?,
         filtering: Filtering::EndpointIndependent,
         sources: Network::any_source(),

@@ -213,6 +213,7 @@ fn network(flags: &Flags, settings: &Settings, ifname: &str) -> Result<Network, 
         mtu,
         ifname: ifname.to_owned(),
         policy: common::policy(settings)?,
+        limits: common::limits(settings),
         outbound: match (&flags.outbound_addr, &flags.outbound_addr6) {
             (None, None) => common::source(settings)?,
             _ => outbound(flags)?,

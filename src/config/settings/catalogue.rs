@@ -1,6 +1,6 @@
 //! The settings there are. A new one is a row here, and a flag of `run` and `attach` of the same name.
 
-use crate::config::{Exposed, Rule, resolvers};
+use crate::config::{Exposed, Limits, Rule, limits, resolvers};
 
 /// Who starts a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +113,38 @@ pub static CATALOGUE: &[Setting] = &[
         help: "resolvers instead of the host's",
     },
     Setting {
+        key: "limits.flows",
+        flag: "max-flows",
+        kind: SOME,
+        wrong: fine,
+        default: |_| one(&Limits::default().flows.to_string()),
+        help: "flows that a guest may have open",
+    },
+    Setting {
+        key: "limits.half-open",
+        flag: "max-half-open",
+        kind: SOME,
+        wrong: fine,
+        default: |_| one(&Limits::default().half_open.to_string()),
+        help: "connections of a guest that may be under way to their servers",
+    },
+    Setting {
+        key: "limits.new-flows",
+        flag: "max-new-flows",
+        kind: SOME,
+        wrong: fine,
+        default: |_| one(&Limits::default().new_flows.to_string()),
+        help: "flows that a guest may open each second",
+    },
+    Setting {
+        key: "limits.buffered",
+        flag: "max-buffered",
+        kind: Kind::Text,
+        wrong: |text| limits::buffered(text).err(),
+        default: |_| one("all"),
+        help: "bytes of buffers that a guest's connections may fill, as in 16M, or all",
+    },
+    Setting {
         key: "sandbox",
         flag: "sandbox",
         kind: Kind::Choice(&["on", "off", "require"]),
@@ -123,10 +155,10 @@ pub static CATALOGUE: &[Setting] = &[
     Setting {
         key: "log.level",
         flag: "log-level",
-        kind: Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
-        wrong: fine,
+        kind: Kind::Text,
+        wrong: not_a_filter,
         default: |_| one("warn"),
-        help: "least level of messages on standard error",
+        help: "least level of messages on standard error, also by part: warn,plane=debug",
     },
     Setting {
         key: "log.format",
@@ -146,6 +178,21 @@ fn none(_: Caller) -> Option<Vec<String>> {
 #[expect(clippy::unnecessary_wraps, reason = "the type of a column")]
 fn one(text: &str) -> Option<Vec<String>> {
     Some(vec![text.to_owned()])
+}
+
+/// A number that may not be nothing.
+const SOME: Kind = Kind::Number(1, u32::MAX as u64);
+
+/// What is wrong with the levels of a log filter; which parts there are is known to who writes the log.
+fn not_a_filter(text: &str) -> Option<String> {
+    let levels = text.split(',').map(|word| word.rsplit_once('=').map_or(word, |(_, level)| level));
+    levels.into_iter().find_map(|level| not_among(level, &["error", "warn", "info", "debug", "trace"]))
+}
+
+/// What is wrong with a text that is none of these words.
+fn not_among(text: &str, words: &[&str]) -> Option<String> {
+    let meant = || meant(text, words.iter().copied());
+    (!words.contains(&text)).then(|| format!("{text:?} is none of {}{}", words.join(", "), meant()))
 }
 
 const fn fine(_: &str) -> Option<String> {
@@ -175,13 +222,7 @@ impl Setting {
                     _ => Err(format!("{text:?} is neither true nor false")),
                 };
             }
-            Kind::Choice(words) if !words.contains(&text.as_str()) => {
-                return Err(format!(
-                    "{text:?} is none of {}{}",
-                    words.join(", "),
-                    meant(&text, words.iter().copied())
-                ));
-            }
+            Kind::Choice(words) => return not_among(&text, words).map_or(Ok(text), Err),
             Kind::Number(least, most) if !text.parse().is_ok_and(|n| (least..=most).contains(&n)) => {
                 return Err(format!("{text:?} is no number from {least} to {most}"));
             }
