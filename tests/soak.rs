@@ -97,7 +97,7 @@ impl Stand {
         let processes = self.guest.processes();
         let open = |pid: &u32| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
         Level {
-            flows: self.json("/ringtap/v1/flows").as_array().unwrap().len(),
+            flows: self.json("/ringtap/v1/flows")["flows"].as_array().unwrap().len(),
             descriptors: processes.iter().map(open).sum(),
             // Of the plane by root only.
             mib: pss(&processes).unwrap_or(0.0),

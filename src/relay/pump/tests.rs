@@ -356,6 +356,7 @@ impl World {
         } else if self.wanting && self.dice(8) == 0 {
             self.wanting = false;
             self.tell(Pump::plenty);
+            self.say_more();
         } else if self.dice(8) == 0 {
             self.tell(Pump::tick);
         }
