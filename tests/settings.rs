@@ -348,7 +348,7 @@ fn logs_in_json_are_one_object_a_line() {
             let event: serde_json::Value =
                 serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
             assert!(
-                event["message"].is_string() && event["level"].is_string() && event["timestamp"].is_string(),
+                event["message"].is_string() && event["level"].is_string() && event["time"].is_string(),
                 "{line}"
             );
         }
