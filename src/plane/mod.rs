@@ -10,6 +10,7 @@
 mod control;
 mod crowd;
 mod datagrams;
+mod detail;
 mod errno;
 mod errqueue;
 pub mod factory;
@@ -24,6 +25,7 @@ mod shard;
 mod sockets;
 mod streams;
 mod tag;
+mod tally;
 mod tap_ports;
 
 use crate::config::SandboxMode;

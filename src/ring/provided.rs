@@ -58,7 +58,8 @@ impl Provided {
         // SAFETY: a new anonymous mapping at an address of the kernel's choice overlaps nothing that exists.
         let base = unsafe { mmap_anonymous(None, bytes, prot, MapFlags::MAP_PRIVATE) }
             .map_err(|errno| RingError::Arena { bytes: bytes.get(), source: errno.into() })?;
-        let most = (slots - (slots / 8).min(4)).min(if class == Class::Tap { MAX_LENT_TAP } else { MAX_LENT_HOST });
+        let most =
+            (slots - (slots / 8).min(4)).min(if class == Class::Tap { MAX_LENT_TAP } else { MAX_LENT_HOST });
         let ring = Self {
             base: base.cast(),
             bytes,

@@ -5,9 +5,12 @@
 //! most [`MAX_CLIENTS`] are connected: one more makes the one that has gone longest without a finished request go. A
 //! connection is ended by shutdown(2), for a read on the ring is not ended by forgetting it.
 //!
+//! What needs the plane is taken at [`Pace`]'s rate, whoever asks: the socket can be reached from inside.
+//!
 //! The listener is not tokio-uring's, which asks for SO_REUSEPORT: the kernel refuses that on unix sockets since 6.12.
 
 use super::http::{self, Parsed, Refused, Request, Response};
+use super::pace::Pace;
 use crate::control::deadline::within;
 use crate::control::ready::Ready;
 use nix::sys::stat::{Mode, umask};
@@ -61,15 +64,16 @@ pub fn open(path: &Path) -> io::Result<mpsc::Receiver<Call>> {
 
 async fn accept(listener: UnixListener, ready: Ready, calls: mpsc::Sender<Call>) {
     let crowd = Rc::new(RefCell::new(Crowd::default()));
+    let pace = Rc::new(Pace::new());
     // It fails when the runtime ends.
     while let Ok(mut guard) = ready.wait().await {
         match listener.accept() {
             Ok((stream, _)) => {
                 let stream = Rc::new(UnixStream::from_std(stream));
                 let Some(seat) = Seat::take(&crowd, &stream) else { continue };
-                let calls = calls.clone();
+                let (calls, pace) = (calls.clone(), Rc::clone(&pace));
                 tokio_uring::spawn(async move {
-                    converse(&stream, &seat, &calls).await;
+                    converse(&stream, &seat, &calls, &pace).await;
                     let _ = stream.shutdown(Shutdown::Both);
                 });
             }
@@ -84,7 +88,7 @@ async fn accept(listener: UnixListener, ready: Ready, calls: mpsc::Sender<Call>)
 }
 
 /// Serves one client until it or its patience ends.
-async fn converse(stream: &UnixStream, seat: &Seat, calls: &mpsc::Sender<Call>) {
+async fn converse(stream: &UnixStream, seat: &Seat, calls: &mpsc::Sender<Call>, pace: &Pace) {
     let mut held = Vec::new();
     loop {
         let request = match receive(stream, &mut held).await {
@@ -99,6 +103,9 @@ async fn converse(stream: &UnixStream, seat: &Seat, calls: &mpsc::Sender<Call>) 
         };
         let keep_alive = request.keep_alive;
         seat.busy(true);
+        if asks_the_plane(&request) {
+            pace.wait().await;
+        }
         let (reply, answer) = oneshot::channel();
         if calls.send(Call { request, reply }).await.is_err() {
             return;
@@ -113,6 +120,12 @@ async fn converse(stream: &UnixStream, seat: &Seat, calls: &mpsc::Sender<Call>) 
         }
         seat.finished();
     }
+}
+
+/// Whether a request costs the plane something.
+fn asks_the_plane(request: &Request) -> bool {
+    let own = request.path.strip_prefix("/ringtap/v1/");
+    request.method == "GET" && own.is_some_and(|path| path != "instance")
 }
 
 /// The next request, from `held` and from the client; `None` if the client is gone or too slow.

@@ -3,6 +3,7 @@
 mod admit;
 mod dial;
 mod drive;
+mod look;
 pub mod standalone_tcp;
 pub mod standalone_udp;
 pub mod stop;
@@ -10,4 +11,5 @@ pub mod tcp;
 pub mod udp;
 
 pub use dial::{Attempt, Attempts, attempts};
-pub use tcp::{Backends, Listing, PortCounters, Service, Take, TcpRelays, TcpTag};
+pub use look::{Ends, Listing};
+pub use tcp::{Backends, PortCounters, Service, Take, TcpRelays, TcpTag, Times};
