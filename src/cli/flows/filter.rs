@@ -183,7 +183,7 @@ impl FilterArgs {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::msg::FlowRecord;
     use crate::msg::query::{Gear, Path};

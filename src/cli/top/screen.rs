@@ -196,7 +196,7 @@ fn inside(area: Rect) -> Rect {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::cli::flows::filter::tests::row;
     use crate::config::Network;
