@@ -13,16 +13,25 @@ pub mod bench;
 pub mod capture;
 pub mod config;
 pub mod doctor;
+pub mod explain;
+pub mod flows;
 pub mod generate;
 pub mod install;
+pub mod instance;
 pub mod log;
 pub mod network_args;
 pub mod persona;
 pub mod port;
+pub mod proc;
+pub mod ps;
 pub mod publish_args;
 pub mod relay;
 pub mod run;
 pub mod settings;
+pub mod stats;
+pub mod table;
+pub mod top;
+pub mod watch;
 
 use crate::config::settings::Caller;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -46,6 +55,16 @@ enum Verb {
     Relay(relay::RelayArgs),
     /// Publish, remove and list ports of a running instance.
     Port(port::PortArgs),
+    /// List the running instances.
+    Ps(ps::PsArgs),
+    /// List the live flows of an instance.
+    Flows(flows::FlowsArgs),
+    /// Watch the flows of an instance, full-screen.
+    Top(top::TopArgs),
+    /// Say which way a connection goes, hop by hop.
+    Explain(explain::ExplainArgs),
+    /// Show what an instance has counted and measured.
+    Stats(stats::StatsArgs),
     /// Measure this host's network, without and with ringtap and its peers.
     Bench(Box<bench::BenchArgs>),
     /// One end of a load, for `bench`.
@@ -149,6 +168,11 @@ fn perform(verb: Verb) -> Result<u8, CliError> {
         Verb::Attach(args) => args.run(),
         Verb::Relay(args) => args.run(),
         Verb::Port(args) => args.run(),
+        Verb::Ps(args) => args.run(),
+        Verb::Flows(args) => args.run(),
+        Verb::Top(args) => args.run(),
+        Verb::Explain(args) => args.run(),
+        Verb::Stats(args) => args.run(),
         Verb::Bench(args) => args.run(),
         Verb::BenchLoad(args) => args.run(),
         Verb::Capture(args) => args.run(),

@@ -5,7 +5,7 @@
 //! end (SIGTERM, SIGINT, SIGHUP, SIGQUIT), until the process that the namespace was named by ends, or until anything
 //! happens on `--exit-fd`. All of these are success.
 
-use super::api::Api;
+use super::api::{Api, Facts};
 use super::inside::{Inside, NO_FACTORY, Relaying, Tap};
 use super::plane::{News, Plane};
 use super::ready::Ready;
@@ -69,7 +69,8 @@ pub fn attach(mut attach: Attach, plane_main: PlaneMain) -> Result<u8, ControlEr
         Namespace::Pid(pid) => pid,
         Namespace::Path(_) => 0,
     };
-    let mut api = Api::publish(&attach.common, state.path(), child_pid, plane.channel())?;
+    let facts = Facts::new("attach", Some(std::path::absolute(&path).unwrap_or(path).display().to_string()));
+    let mut api = Api::publish(&attach.common, state.path(), child_pid, facts, plane.channel())?;
     let runtime = runtime::start()?;
     runtime.block_on(async {
         api.open(&mut state)?;

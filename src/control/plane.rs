@@ -193,7 +193,13 @@ impl Plane {
             }
             Ok(FromPlane::Failed { text }) => return Err(ControlError::Plane(text)),
             // The API takes its answers before they come here.
-            Ok(FromPlane::Counters(_) | FromPlane::Flows(_) | FromPlane::Ports(_)) => {}
+            Ok(
+                FromPlane::Counters(_)
+                | FromPlane::Flows(_)
+                | FromPlane::Flow(_)
+                | FromPlane::Stats(_)
+                | FromPlane::Ports(_),
+            ) => {}
             Ok(FromPlane::FactoryLost { text }) => {
                 tracing::warn!("{text}");
                 return Ok(News::FactoryLost);

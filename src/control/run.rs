@@ -7,7 +7,7 @@
 //!
 //! Without a network of its own ([`Net::Host`]) there is no plane, and the rest is the same.
 
-use super::api::Api;
+use super::api::{Api, Facts};
 use super::child::Child;
 use super::inside::{NO_FACTORY, Relaying};
 use super::mirror::{self, Mirror};
@@ -200,7 +200,14 @@ impl Session {
         }
         child.send(ToChild::Mapped)?;
         let (child_pid, nobody) = (child.pid().as_raw(), Channel::closed()?);
-        let api = Api::publish(&run.common, state.path(), child_pid, plane_channel(&plane, &nobody))?;
+        let verb = if run.rootlesskit.is_some() { "rootlesskit" } else { "run" };
+        let netns = match run.detached {
+            // A mount that only the child's mount namespace has.
+            true => format!("/proc/{child_pid}/root{}/netns", state.path().display()),
+            false => format!("/proc/{child_pid}/ns/net"),
+        };
+        let facts = Facts::new(verb, Some(netns));
+        let api = Api::publish(&run.common, state.path(), child_pid, facts, plane_channel(&plane, &nobody))?;
         state.announce("child_pid", &child_pid.to_string())?;
         let mirror = run.mirror.then(|| Mirror::new(child_pid, run.common.network.clone()));
         let (plane_ready, child_ready, running) = (plane.is_none(), false, false);

@@ -6,7 +6,8 @@
 //! from COMMAND, `netns` as well. A shared lock on the directory itself tells systemd-tmpfiles(8) that it is not to age
 //! away. It is removed at exit. What an instance that was killed left
 //! behind has no lock any more, and the next start sweeps it; a lock on the parent directory keeps a sweep away from
-//! directories that are just being made. The parent directory goes with the last instance.
+//! directories that are just being made. The parent directory goes with the last instance. An instance whose directory the
+//! user has named leaves a link to it there, `<pid>`, so that [`instances`] knows of all.
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Uid;
@@ -61,6 +62,8 @@ pub struct StateDir {
     dir: Option<Flock<File>>,
     /// The directory that holds this one, if we made that too.
     base: Option<PathBuf>,
+    /// Where others find a directory that the user named.
+    link: Option<PathBuf>,
     written: Vec<&'static str>,
 }
 
@@ -79,7 +82,10 @@ impl StateDir {
         };
         let path = std::path::absolute(path).map_err(|e| io_error(path, e))?;
         make_ours(&path)?;
-        Self::take(path.clone())?.ok_or_else(|| StateError::InUse(path.display().to_string()))
+        let mut state =
+            Self::take(path.clone())?.ok_or_else(|| StateError::InUse(path.display().to_string()))?;
+        state.register();
+        Ok(state)
     }
 
     /// Takes the directory that a caller of RootlessKit names. It is made with those above it if it is not there; if it is,
@@ -98,27 +104,50 @@ impl StateDir {
             fs::set_permissions(&path, Permissions::from_mode(mode)).map_err(failed)?;
         }
         make_ours(&path)?;
-        let state = Self::take(path.clone())?.ok_or_else(|| StateError::InUse(path.display().to_string()))?;
+        let mut state =
+            Self::take(path.clone())?.ok_or_else(|| StateError::InUse(path.display().to_string()))?;
         for name in LEFT_BEHIND {
             remove_if_there(&path.join(name)).map_err(failed)?;
         }
+        state.register();
         Ok(state)
+    }
+
+    /// Leaves a link for [`instances`]. Without it everything else works.
+    fn register(&mut self) {
+        let linked = base().and_then(|base| {
+            loop {
+                if let Some(link) = self.link_in(&base)? {
+                    return Ok((base, link));
+                }
+                make_ours(&base)?;
+            }
+        });
+        match linked {
+            Ok((base, link)) => (self.base, self.link) = (Some(base), Some(link)),
+            Err(e) => tracing::debug!("this instance is not listed: {e}"),
+        }
+    }
+
+    /// The link, made; `None` if another instance has removed `base` meanwhile.
+    fn link_in(&self, base: &Path) -> Result<Option<PathBuf>, StateError> {
+        let Some(_lock) = lock(base)? else { return Ok(None) };
+        sweep(base);
+        let pid = std::process::id();
+        let names = std::iter::once(pid.to_string()).chain((1..).map(|n| format!("{pid}.{n}")));
+        for link in names.map(|name| base.join(name)) {
+            match std::os::unix::fs::symlink(&self.path, &link) {
+                Ok(()) => return Ok(Some(link)),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(io_error(&link, e)),
+            }
+        }
+        Ok(None)
     }
 
     /// Makes one in `base`; `None` if another instance has removed `base` meanwhile.
     fn create_in(base: &Path) -> Result<Option<Self>, StateError> {
-        let lock = match File::open(base) {
-            Ok(dir) => {
-                Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, e)| io_error(base, e.into()))?
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(io_error(base, e)),
-        };
-        // What we have locked may have been removed before we had it, or be another directory of the name.
-        let id = |m: fs::Metadata| (m.dev(), m.ino());
-        if fs::metadata(base).map(id).ok() != lock.metadata().map(id).ok() {
-            return Ok(None);
-        }
+        let Some(_lock) = lock(base)? else { return Ok(None) };
         sweep(base);
         // Two pid namespaces that share the directory may both have our pid.
         let pid = std::process::id();
@@ -141,7 +170,7 @@ impl StateDir {
             Ok(lock) => {
                 let dir = File::open(&path).ok();
                 let dir = dir.and_then(|d| Flock::lock(d, FlockArg::LockSharedNonblock).ok());
-                Ok(Some(Self { path, lock, dir, base: None, written: Vec::new() }))
+                Ok(Some(Self { path, lock, dir, base: None, link: None, written: Vec::new() }))
             }
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
             Err((_, e)) => Err(io_error(&path, e.into())),
@@ -238,6 +267,9 @@ impl StateDir {
 
 impl Drop for StateDir {
     fn drop(&mut self) {
+        if let Some(link) = &self.link {
+            let _ = fs::remove_file(link);
+        }
         // Only what we wrote: a directory that the user named may hold other things.
         for name in &self.written {
             let _ = fs::remove_file(self.path.join(name));
@@ -258,12 +290,44 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The state directories of this user's instances, without those that the user named; dead ones among them.
-pub fn instances() -> Vec<PathBuf> {
+/// Locks the directory that holds state directories; `None` if it is gone.
+fn lock(base: &Path) -> Result<Option<Flock<File>>, StateError> {
+    let lock = match File::open(base) {
+        Ok(dir) => Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, e)| io_error(base, e.into()))?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(io_error(base, e)),
+    };
+    // What we have locked may have been removed before we had it, or be another directory of the name.
+    let id = |m: fs::Metadata| (m.dev(), m.ino());
+    let same = fs::metadata(base).map(id).ok() == lock.metadata().map(id).ok();
+    Ok(same.then_some(lock))
+}
+
+/// An instance of this user, alive or not.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Known {
+    /// The process id that it has, or had.
+    pub pid: String,
+    /// Its state directory.
+    pub dir: PathBuf,
+}
+
+impl Known {
+    /// What people call it: the last part of its directory's path.
+    pub fn name(&self) -> String {
+        self.dir.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+}
+
+/// This user's instances, dead ones among them.
+pub fn instances() -> Vec<Known> {
     let Ok(base) = base() else { return Vec::new() };
-    let mut found: Vec<PathBuf> = fs::read_dir(&base)
-        .map(|entries| entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect())
-        .unwrap_or_default();
+    let of = |path: PathBuf| {
+        let pid = path.file_name()?.to_string_lossy().split('.').next()?.to_owned();
+        Some(Known { pid, dir: fs::canonicalize(path).ok().filter(|dir| dir.is_dir())? })
+    };
+    let entries = fs::read_dir(&base).into_iter().flatten().flatten();
+    let mut found: Vec<Known> = entries.filter_map(|e| of(e.path())).collect();
     found.sort();
     // We may have made it just now; with instances in it the kernel refuses.
     let _ = fs::remove_dir(&base);
@@ -324,14 +388,30 @@ fn open_lock(dir: &Path) -> Result<File, StateError> {
     lock.map_err(|e| io_error(&path, e))
 }
 
+/// Whether a link's process lives.
+fn lives(name: &std::ffi::OsStr) -> bool {
+    let pid = name.to_string_lossy().split('.').next().and_then(|pid| pid.parse().ok());
+    pid.is_some_and(|pid| {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None) != Err(nix::errno::Errno::ESRCH)
+    })
+}
+
 /// Removes the directories whose lock nobody holds.
 fn sweep(base: &Path) {
     let Ok(entries) = fs::read_dir(base) else { return };
     for entry in entries.flatten() {
-        if !entry.file_type().is_ok_and(|t| t.is_dir()) {
-            continue;
-        }
         let dir = entry.path();
+        match entry.file_type() {
+            Ok(t) if t.is_dir() => {}
+            // Its lock is not tried: who takes it for a start of its own would find it held.
+            Ok(t) if t.is_symlink() => {
+                if !dir.join("lock").exists() || !lives(&entry.file_name()) {
+                    let _ = fs::remove_file(&dir);
+                }
+                continue;
+            }
+            _ => continue,
+        }
         // Without a lock file its maker died before it had one.
         let free = match File::options().write(true).custom_flags(libc::O_NOFOLLOW).open(dir.join("lock")) {
             Ok(lock) => Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|_| ()),
@@ -366,6 +446,32 @@ mod tests {
         let path = live.path().to_owned();
         drop(live);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_named_directory_is_linked_to_for_as_long_as_it_is_held() {
+        let base = tempfile::tempdir().unwrap();
+        let named = base.path().join("named");
+        fs::create_dir(&named).unwrap();
+        let mut state = StateDir::take(named.clone()).unwrap().unwrap();
+        let link = state.link_in(base.path()).unwrap().unwrap();
+        assert_eq!(fs::read_link(&link).unwrap(), named);
+        // Another one of the same process.
+        let second = state.link_in(base.path()).unwrap().unwrap();
+        assert_eq!(second.file_name().unwrap().to_string_lossy(), format!("{}.1", std::process::id()));
+        sweep(base.path());
+        assert!(link.exists() && second.exists());
+        state.link = Some(second.clone());
+        drop(state);
+        assert!(!second.is_symlink() && !named.exists());
+        // What a killed one has left goes with the next start, and what it leads to does not.
+        let elsewhere = tempfile::tempdir().unwrap();
+        let precious = elsewhere.path().to_owned();
+        fs::write(precious.join("lock"), "").unwrap();
+        let dead = base.path().join("4194303");
+        std::os::unix::fs::symlink(&precious, &dead).unwrap();
+        sweep(base.path());
+        assert!(!link.is_symlink() && !dead.is_symlink() && precious.join("lock").exists());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use slab::Slab;
 use std::fmt;
+use std::str::FromStr;
 
 /// Which engine of the stack, or which relay, a flow belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,6 +24,11 @@ pub enum Kind {
     Inbound = 4,
     /// A relayed connection of a published port.
     Relay = 5,
+}
+
+impl Kind {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 6] = [Self::Tcp, Self::Udp, Self::Ping, Self::Dns, Self::Inbound, Self::Relay];
 }
 
 /// Names a flow for as long as the flow lives, and nothing afterwards.
@@ -62,6 +68,22 @@ impl FlowId {
     /// The id as one number of at most 57 bits, for logs and queries.
     pub const fn as_u64(self) -> u64 {
         self.0
+    }
+}
+
+impl FromStr for FlowId {
+    type Err = ();
+
+    /// Reads what [`fmt::Debug`] writes, in letters of either size.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (kind, place) = text.split_once(':').ok_or(())?;
+        let kind = Kind::ALL.into_iter().find(|k| format!("{k:?}").eq_ignore_ascii_case(kind)).ok_or(())?;
+        let (index, generation) = place.split_once('.').ok_or(())?;
+        let number = |text: &str| text.parse::<u32>().map_err(|_| ());
+        Some((number(index)?, number(generation)?))
+            .filter(|(_, generation)| *generation <= Self::GEN_MASK)
+            .map(|(index, generation)| Self::new(kind, generation, index))
+            .ok_or(())
     }
 }
 
@@ -141,6 +163,14 @@ impl<T> Table<T> {
         self.generations.len()
     }
 
+    /// Live entries in slots from `index` on, in slot order. Getting to the first costs nothing: for pages.
+    pub fn iter_from(&self, index: usize) -> impl Iterator<Item = (FlowId, &T)> {
+        (index..self.slots()).filter_map(|index| {
+            let (_, value) = self.slots.get(index)?;
+            Some((self.name_at(index)?, value))
+        })
+    }
+
     /// Number of live entries.
     pub fn len(&self) -> usize {
         self.slots.len()
@@ -176,6 +206,26 @@ mod tests {
         assert_eq!((t.slots(), t.name_at(0), t.name_at(1)), (1, Some(b), None));
         assert_eq!(t.remove(a), None);
         assert_eq!(t.len(), 1);
+    }
+
+    #[test]
+    fn a_page_begins_where_it_is_told_and_a_name_is_read_as_it_is_written() {
+        let mut t = Table::new(Kind::Ping);
+        let ids: Vec<_> = (0..5).map(|n| t.insert(n)).collect();
+        t.remove(ids[3]);
+        assert_eq!(t.iter_from(2).collect::<Vec<_>>(), [(ids[2], &2), (ids[4], &4)]);
+        assert_eq!(t.iter_from(9).count(), 0);
+        t.remove(ids[4]);
+        let again = t.insert(9);
+        for id in [ids[0], ids[4], again] {
+            assert_eq!(format!("{id:?}").parse(), Ok(id));
+            assert_eq!(format!("{id:?}").to_lowercase().parse(), Ok(id));
+        }
+        for bad in
+            ["", "ping", "ping:", "ping:1", "ping:1.", "ping:x.1", "pong:1.1", "ping:1.4194304", "ping:-1.0"]
+        {
+            assert!(bad.parse::<FlowId>().is_err(), "{bad}");
+        }
     }
 
     #[test]

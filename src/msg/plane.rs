@@ -5,7 +5,9 @@
 //! question. The end of file on either side means that the other process is gone; control then starts another plane and
 //! tells it the same.
 
+use super::detail::FlowDetail;
 use super::query::{FlowPage, PortPage};
+use super::stats::PlaneStats;
 use crate::config::{Network, PortId, Published, Resolvers};
 use crate::flow::PlaneCounters;
 use serde::{Deserialize, Serialize};
@@ -72,6 +74,13 @@ pub enum ToPlane {
         /// Where it begins; 0 is the first.
         from: u64,
     },
+    /// Answer with [`FromPlane::Flow`].
+    Flow {
+        /// Its name, as [`FlowRecord::id`](super::FlowRecord::id) has it.
+        id: String,
+    },
+    /// Answer with [`FromPlane::Stats`].
+    Stats,
     /// Answer with [`FromPlane::Ports`]: those after this one; all ids are above 0.
     Ports {
         /// After which.
@@ -129,6 +138,10 @@ pub enum FromPlane {
     Counters(Box<PlaneCounters>),
     /// The answer to [`ToPlane::Flows`].
     Flows(FlowPage),
+    /// The answer to [`ToPlane::Flow`]; `None` if there is no such flow, or no more.
+    Flow(Option<Box<FlowDetail>>),
+    /// The answer to [`ToPlane::Stats`].
+    Stats(Box<PlaneStats>),
     /// The answer to [`ToPlane::Ports`].
     Ports(PortPage),
     /// The socket factory is of no use any more: ports whose clients are relayed will serve nobody. The text is one line

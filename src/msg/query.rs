@@ -1,4 +1,5 @@
-//! What control asks a running plane about its flows and ports, for people: the records of the answers.
+//! What control asks a running plane about its flows and ports, for people: the records of the answers. What it counts is
+//! in [`super::stats`], what is known of a single flow in [`super::detail`].
 //!
 //! Answers come in the order of the questions, one message each. What does not fit in one message comes in pages: an
 //! answer says where the next page begins, and the next question repeats that. A flow that lives through all pages is in
@@ -8,8 +9,11 @@ use crate::config::PortId;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
-/// Most records in one message: each takes about 150 bytes at most, and [`super::MAX_MESSAGE`] is 128 KiB.
+/// Most ports in one message.
 pub const PAGE: usize = 512;
+/// Most flows in one message: each takes about 250 bytes at most, and [`super::MAX_MESSAGE`] is 128 KiB. The plane makes
+/// such a page in about a millisecond, and sees to its traffic before the next one.
+pub const FLOW_PAGE: usize = 256;
 
 /// What a flow carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +41,18 @@ pub enum Path {
     Injected,
 }
 
+/// How a direction of a relayed connection moves its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Gear {
+    /// By a receive and a send.
+    Copy,
+    /// Through a pipe, by submission queue entries.
+    SpliceSqe,
+    /// Through a pipe, by splice(2).
+    SpliceCall,
+}
+
 /// One live flow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -47,6 +63,8 @@ pub struct FlowRecord {
     pub protocol: Protocol,
     /// Which way it takes.
     pub path: Path,
+    /// How a relayed connection moves its bytes: to the guest, and from it.
+    pub gears: Option<[Gear; 2]>,
     /// The published port it came through.
     pub port: Option<PortId>,
     /// The guest's end.
@@ -55,6 +73,8 @@ pub struct FlowRecord {
     pub remote: Option<SocketAddr>,
     /// The other end as the host sees it: after translation, or the client itself.
     pub host: Option<SocketAddr>,
+    /// The host socket's own end.
+    pub local: Option<SocketAddr>,
     /// Where it stands, in one word.
     pub state: String,
     /// How long it has lived, in milliseconds.
@@ -69,8 +89,12 @@ pub struct FlowRecord {
     pub packets_down: u64,
     /// Segments sent to the guest again.
     pub retransmits: u64,
+    /// Segments that the host's kernel sent to the other end again.
+    pub host_retransmits: u64,
     /// Smoothed round-trip time to the guest in microseconds, once measured.
     pub rtt_us: Option<u64>,
+    /// Smoothed round-trip time to the other end in microseconds, as the host's kernel has measured it.
+    pub host_rtt_us: Option<u64>,
     /// Payload bytes from the guest that the other end has not taken.
     pub buffered_up: u64,
     /// Payload bytes to the guest that it has not taken.
@@ -80,7 +104,7 @@ pub struct FlowRecord {
 /// A page of flows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowPage {
-    /// At most [`PAGE`] of them.
+    /// At most [`FLOW_PAGE`] of them.
     pub flows: Vec<FlowRecord>,
     /// Where the next page begins; `None` after the last.
     pub next: Option<u64>,
@@ -146,10 +170,12 @@ mod tests {
             id: "injected:4294967295.4194303".into(),
             protocol: Protocol::Tcp,
             path: Path::Injected,
+            gears: Some([Gear::SpliceCall; 2]),
             port: Some(PortId(u32::MAX)),
             guest: end,
             remote: Some(end),
             host: Some(end),
+            local: Some(end),
             state: "syn-received".into(),
             age_ms: u64::MAX,
             bytes_up: u64::MAX,
@@ -157,11 +183,13 @@ mod tests {
             packets_up: u64::MAX,
             packets_down: u64::MAX,
             retransmits: u64::MAX,
+            host_retransmits: u64::MAX,
             rtt_us: Some(u64::MAX),
+            host_rtt_us: Some(u64::MAX),
             buffered_up: u64::MAX,
             buffered_down: u64::MAX,
         };
-        let page = FromPlane::Flows(FlowPage { flows: vec![record; PAGE], next: Some(u64::MAX) });
+        let page = FromPlane::Flows(FlowPage { flows: vec![record; FLOW_PAGE], next: Some(u64::MAX) });
         let (ours, theirs) = Channel::pair().unwrap();
         ours.send(&page, &[]).unwrap();
         assert_eq!(theirs.recv::<FromPlane>().unwrap().0, page);

@@ -52,6 +52,23 @@ impl Shown {
     }
 }
 
+/// Why a client of a published port cannot be shown as itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unanswerable {
+    /// It is of the other family than the server.
+    OtherFamily,
+    /// Its loopback is not the server's.
+    Loopback,
+    /// Its address holds on one link only.
+    LinkLocal,
+    /// Its address is the server's own.
+    Own,
+    /// Its address is one of the guest's network, where the server would look for it.
+    OnLink,
+    /// No flow may have that address.
+    Special,
+}
+
 /// What a destination is asked about for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
@@ -164,16 +181,34 @@ pub fn shown(net: &Network, client: IpAddr, target: IpAddr, wish: SourceIp) -> S
         IpAddr::V4(_) => net.gateway_v4().into(),
         IpAddr::V6(_) => net.gateway_v6().unwrap_or(Network::router_link_local()).into(),
     };
-    let link_local = matches!(client, IpAddr::V4(a) if a.is_link_local());
-    let answerable = client.is_ipv4() == target.is_ipv4()
-        && client != target
-        && !link_local
-        && !forbidden(client)
-        && !net.contains(client);
-    match (wish, answerable) {
+    match (wish, unanswerable(net, client, target)) {
         (SourceIp::Gateway, _) => Shown::Gateway(gateway),
-        (SourceIp::Preserve, true) => Shown::Client(client),
-        (SourceIp::Preserve, false) => Shown::Instead(gateway),
+        (SourceIp::Preserve, None) => Shown::Client(client),
+        (SourceIp::Preserve, Some(_)) => Shown::Instead(gateway),
+    }
+}
+
+/// Why an answer of the server at `target` to `client` would never reach us; `None`: it would.
+pub fn unanswerable(net: &Network, client: IpAddr, target: IpAddr) -> Option<Unanswerable> {
+    let (client, target) = (client.to_canonical(), target.to_canonical());
+    let link_local = match client {
+        IpAddr::V4(a) => a.is_link_local(),
+        IpAddr::V6(a) => a.is_unicast_link_local(),
+    };
+    if client.is_loopback() {
+        Some(Unanswerable::Loopback)
+    } else if client.is_ipv4() != target.is_ipv4() {
+        Some(Unanswerable::OtherFamily)
+    } else if client == target {
+        Some(Unanswerable::Own)
+    } else if link_local {
+        Some(Unanswerable::LinkLocal)
+    } else if forbidden(client) {
+        Some(Unanswerable::Special)
+    } else if net.contains(client) {
+        Some(Unanswerable::OnLink)
+    } else {
+        None
     }
 }
 

@@ -2,9 +2,7 @@
 
 use super::queries;
 use super::shard::{End, Shard};
-use crate::buf::Class;
 use crate::config::Via;
-use crate::flow::PlaneCounters;
 use crate::msg::{Channel, FromPlane, MsgError, ToPlane};
 use crate::stack::Door;
 use tracing::warn;
@@ -18,20 +16,21 @@ impl Shard {
                 Ok(Some((ToPlane::Resolvers(resolvers), _))) => stack.set_resolvers(now, resolvers),
                 Ok(Some((ToPlane::HostV6(routable), _))) => stack.set_host_v6(now, routable),
                 Ok(Some((ToPlane::Counters, _))) => {
-                    let arena = self.ring.arena();
-                    let held = [Class::Tap, Class::Host, Class::Small, Class::Relay]
-                        .map(|class| arena.held_count(class));
-                    let buffers_held = held.iter().sum::<usize>() as u64;
-                    let counters = PlaneCounters { buffers_held, ..stack.counters().clone() };
-                    answer(channel, &FromPlane::Counters(Box::new(counters)));
+                    let counters = self.counters();
+                    answer(&self.channel, &FromPlane::Counters(Box::new(counters)));
                 }
                 Ok(Some((ToPlane::Flows { from }, _))) => {
-                    let (sockets, ports, relays) = (&self.sockets, &self.tap_ports, &self.relay_ports);
-                    let port = |flow| match stack.door_of(flow) {
-                        Some(door) => ports.port_of(door),
-                        None => sockets.get(flow).and_then(|socket| socket.port),
-                    };
-                    answer(channel, &FromPlane::Flows(queries::flows(stack, relays, now, from, port)));
+                    let flows =
+                        queries::flows(stack, &self.sockets, &self.tap_ports, &self.relay_ports, now, from);
+                    answer(channel, &FromPlane::Flows(flows));
+                }
+                Ok(Some((ToPlane::Flow { id }, _))) => {
+                    let detail = self.detail(&id).map(Box::new);
+                    answer(&self.channel, &FromPlane::Flow(detail));
+                }
+                Ok(Some((ToPlane::Stats, _))) => {
+                    let stats = self.stats();
+                    answer(&self.channel, &FromPlane::Stats(Box::new(stats)));
                 }
                 Ok(Some((ToPlane::Ports { after }, _))) => {
                     let open = |port, doors: &dyn Fn(Door) -> bool| self.open_clients(port, doors);

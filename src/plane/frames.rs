@@ -188,7 +188,7 @@ impl Shard {
             return self.ring.release(buf);
         }
         let bytes = self.ring.arena().bytes(whole);
-        self.stack.handle_frame(self.now, FrameMeta { gso: Gso::None }, bytes, whole);
+        self.stack.handle_whole(self.now, FrameMeta { gso: Gso::None }, bytes, whole);
     }
 
     pub(super) fn flush_pcap(&mut self) {

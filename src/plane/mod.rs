@@ -11,6 +11,7 @@ mod capture;
 mod control;
 mod crowd;
 mod datagrams;
+mod detail;
 mod errno;
 mod errqueue;
 pub mod factory;
@@ -26,6 +27,7 @@ mod shard;
 mod sockets;
 mod streams;
 mod tag;
+mod tally;
 mod tap_ports;
 
 use crate::config::SandboxMode;

@@ -10,16 +10,18 @@
 //!
 //! Limits: descriptors. Streams get what listeners leave of the share that the shard was given.
 
+mod look;
+
 use super::factory::{Factory, News};
-use super::queries::millis;
+use super::queries::canonical;
 use super::relays::udp::{UdpRelays, UdpTag};
 use super::relays::{Attempts, Backends, Service, Take, TcpRelays, TcpTag, attempts};
 use super::shard::Shard;
 use super::tag::Tag;
 use crate::config::{Dial, Network, PortId, ProxyProtocol, Published, SourceIp};
 use crate::flow::{FlowId, Time};
-use crate::msg::query::{PAGE, Path as Way, Protocol};
-use crate::msg::{Channel, FlowRecord, FromPlane, PortCounters, PortPage, SocketKind};
+use crate::msg::query::PAGE;
+use crate::msg::{Channel, FromPlane, PortCounters, PortPage, SocketKind};
 use crate::nat;
 use crate::relay::proxy;
 use crate::relay::udp::{Limits, Path};
@@ -37,9 +39,6 @@ use tracing::debug;
 
 /// Fewest streams at once, however many listeners there are: beyond the limit accepting sheds by itself.
 const STREAMS_MIN: usize = 16;
-/// Places of relayed flows in a listing, after all kinds of the stack's.
-const STREAM_PLACE: u64 = 6 << 32;
-const DATAGRAM_PLACE: u64 = 7 << 32;
 
 /// A published port or range.
 struct Port {
@@ -175,77 +174,6 @@ impl RelayPorts {
             .collect();
         let next = rest.next().and_then(|_| ports.last().map(|p| p.port));
         PortPage { ports, next }
-    }
-
-    /// Live flows from place `from` on, with their places.
-    pub fn flows(&self, now: Time, from: u64) -> impl Iterator<Item = (u64, FlowRecord)> {
-        let relays = self.relays.iter();
-        let streams = relays.clone().flat_map(move |relays| {
-            let all = relays.tcp.list().map(move |one| (STREAM_PLACE | one.id.index() as u64, one));
-            all.filter(move |(place, _)| *place >= from).map(move |(place, one)| {
-                let record = FlowRecord {
-                    port: Some(one.port),
-                    guest: one.backend,
-                    remote: one.shown,
-                    host: one.client.map(canonical),
-                    state: if one.open { "open" } else { "connecting" }.to_owned(),
-                    bytes_up: one.bytes[1],
-                    bytes_down: one.bytes[0],
-                    ..blank(format!("{:?}", one.id), Protocol::Tcp, now.since(one.opened), one.backend)
-                };
-                (place, record)
-            })
-        });
-        let datagrams = relays.flat_map(move |relays| {
-            // In the order of their places, which is not that of the table.
-            let mut all: Vec<_> = relays.udp.mappings().collect();
-            all.sort_unstable_by_key(|m| m.id.index());
-            let all = all.into_iter().map(move |one| (DATAGRAM_PLACE | one.id.index() as u64, one));
-            all.filter(move |(place, _)| *place >= from).map(move |(place, one)| {
-                let ends = relays.shown.get(&one.id);
-                let guest = ends.map_or(one.path.client, |(guest, _)| *guest);
-                let record = FlowRecord {
-                    port: relays.doors.get(&one.path.listener).map(|door| door.port),
-                    remote: ends.and_then(|(_, shown)| *shown),
-                    host: Some(canonical(one.path.client)),
-                    state: "open".to_owned(),
-                    bytes_up: one.carried.bytes_up,
-                    bytes_down: one.carried.bytes_down,
-                    packets_up: one.carried.packets_up,
-                    packets_down: one.carried.packets_down,
-                    ..blank(format!("relay-{:?}", one.id), Protocol::Udp, now.since(one.opened), guest)
-                };
-                (place, record)
-            })
-        });
-        streams.chain(datagrams)
-    }
-}
-
-/// An IPv4 client of a listener of both families, as people write it.
-fn canonical(client: SocketAddr) -> SocketAddr {
-    SocketAddr::new(client.ip().to_canonical(), client.port())
-}
-
-fn blank(id: String, protocol: Protocol, age: std::time::Duration, guest: SocketAddr) -> FlowRecord {
-    FlowRecord {
-        id: id.to_lowercase(),
-        protocol,
-        path: Way::Relay,
-        port: None,
-        guest,
-        remote: None,
-        host: None,
-        state: String::new(),
-        age_ms: millis(age),
-        bytes_up: 0,
-        bytes_down: 0,
-        packets_up: 0,
-        packets_down: 0,
-        retransmits: 0,
-        rtt_us: None,
-        buffered_up: 0,
-        buffered_down: 0,
     }
 }
 

@@ -22,6 +22,7 @@ use super::pcap::Pcap;
 use super::relay_ports::RelayPorts;
 use super::sockets::Sockets;
 use super::tag::Tag;
+use super::tally::Times;
 use super::tap_ports::TapPorts;
 use crate::flow::{FlowId, Time};
 use crate::msg::Channel;
@@ -69,6 +70,8 @@ pub struct Shard {
     /// Work space of the software segmenter.
     pub(super) scratch: Scratch,
     pub(super) gathered: Vec<u8>,
+    /// How long things took, and how much came at once.
+    pub(super) times: Times,
     /// When to give memory back; `None` once that is done.
     trim_at: Option<Time>,
     crowd: Crowd,
@@ -137,6 +140,7 @@ impl Shard {
             relay_ports: RelayPorts::new(relayed),
             scratch: Scratch::new(fragment_id),
             gathered: Vec::new(),
+            times: Times::default(),
             trim_at: None,
             crowd: Crowd::default(),
             origin: Instant::now(),
@@ -158,13 +162,17 @@ impl Shard {
             }
             self.graveyard.clear();
             self.read_clock();
+            self.times.woken(self.ring.counters().submitted);
+            let mut handled = 0;
             for _ in 0..BATCH {
                 let Some(completion) = self.ring.completion() else { break };
+                handled += 1;
                 if let Some(end) = self.dispatch(completion) {
                     return end;
                 }
                 self.trim_at = Some(self.now + TRIM_AFTER);
             }
+            self.times.completed_per_wakeup.record(handled);
             if self.stack.poll_timeout().is_some_and(|at| at <= self.now) {
                 self.stack.handle_timeout(self.now);
             }

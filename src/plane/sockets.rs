@@ -7,7 +7,7 @@
 
 use super::local;
 use crate::config::PortId;
-use crate::flow::FlowId;
+use crate::flow::{FlowId, Time};
 use crate::ring::{OpId, sockopt as sockopt_extra};
 use crate::stack::Open;
 use nix::errno::Errno;
@@ -30,8 +30,12 @@ pub struct HostSocket {
     pub fd: Result<OwnedFd, Errno>,
     /// The published port that it came by, if it is a client's.
     pub port: Option<PortId>,
+    /// When it came to be.
+    pub since: Time,
     /// The stack has wanted bytes at least once: the flow stood.
     pub stood: bool,
+    /// Bytes have been sent on it.
+    pub answered: bool,
     /// The armed receive, if any.
     pub receiving: Option<OpId>,
     /// The stack wants bytes.
@@ -46,27 +50,30 @@ pub struct HostSocket {
 
 impl HostSocket {
     /// A socket for `open`, non-blocking and bound as asked.
-    pub fn open(flow: FlowId, open: &Open) -> Self {
-        Self::new(flow, make(open).map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw)), None)
+    pub fn open(flow: FlowId, open: &Open, now: Time) -> Self {
+        let made = make(open).map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw));
+        Self::new(flow, made, None, now)
     }
 
     /// A socket that stands already: that of a client of a published port. Receiving starts when the stack says so.
-    pub fn adopt(flow: FlowId, fd: OwnedFd, port: PortId) -> Self {
+    pub fn adopt(flow: FlowId, fd: OwnedFd, port: PortId, now: Time) -> Self {
         let socket = SockRef::from(&fd);
         // As for those made here; a client's connection works without them, too.
         let _ = socket.set_tcp_nodelay(true);
         let _ = socket.set_out_of_band_inline(true);
         let _ = socket.set_keepalive(true);
-        Self::new(flow, Ok(fd), Some(port))
+        Self::new(flow, Ok(fd), Some(port), now)
     }
 
     /// Nothing armed, nothing in flight.
-    fn new(flow: FlowId, fd: Result<OwnedFd, Errno>, port: Option<PortId>) -> Self {
+    fn new(flow: FlowId, fd: Result<OwnedFd, Errno>, port: Option<PortId>, since: Time) -> Self {
         Self {
             flow,
             fd,
             port,
+            since,
             stood: false,
+            answered: false,
             receiving: None,
             want_receive: false,
             shutdown_after_send: false,
@@ -186,9 +193,10 @@ mod tests {
     #[test]
     fn connections_find_out_by_themselves_that_their_peer_is_gone() {
         let flow = Table::new(Kind::Tcp).insert(());
-        let made = HostSocket::open(flow, &Open::Tcp { remote: ([127, 0, 0, 1], 9).into(), bind: None });
+        let made =
+            HostSocket::open(flow, &Open::Tcp { remote: ([127, 0, 0, 1], 9).into(), bind: None }, Time::ZERO);
         let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        for socket in [made, HostSocket::adopt(flow, client.into(), PortId(1))] {
+        for socket in [made, HostSocket::adopt(flow, client.into(), PortId(1), Time::ZERO)] {
             let fd = socket.fd().unwrap();
             let socket = socket2::SockRef::from(&fd);
             assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());

@@ -20,7 +20,7 @@ const SEND_AGAIN: Duration = Duration::from_millis(1);
 
 impl Shard {
     pub(super) fn open(&mut self, flow: FlowId, open: &Open) {
-        let socket = self.sockets.insert(HostSocket::open(flow, open));
+        let socket = self.sockets.insert(HostSocket::open(flow, open, self.now));
         match (socket.fd(), *open) {
             (Ok(fd), Open::Tcp { remote, .. }) => {
                 self.ring.connect(fd, remote, Tag::Connect(flow));
@@ -52,7 +52,10 @@ impl Shard {
                     }
                 }
             }
-            Ok(_) => HostEvent::Connected,
+            Ok(_) => {
+                self.times.connect_host.record_time(self.now.since(socket.since));
+                HostEvent::Connected
+            }
             Err(e) => HostEvent::ConnectFailed(host_error(e)),
         };
         self.stack.handle_host(self.now, flow, event);
@@ -61,7 +64,9 @@ impl Shard {
     pub(super) fn receive(&mut self, flow: FlowId, on: bool) {
         let Some(socket) = self.sockets.get_mut(flow) else { return };
         socket.want_receive = on;
-        socket.stood |= on;
+        if on && !std::mem::replace(&mut socket.stood, true) && socket.port.is_some() {
+            self.times.connect_guest.record_time(self.now.since(socket.since));
+        }
         match (on, socket.receiving) {
             (true, None) => self.arm_receive(flow),
             (false, Some(op)) => self.ring.cancel(op),
@@ -195,6 +200,10 @@ impl Shard {
         let Some(socket) = self.sockets.get_mut(flow) else { return };
         socket.sending = false;
         let shut_down = std::mem::take(&mut socket.shutdown_after_send);
+        let first = socket.port.is_some() && matches!(result, Ok(n) if n > 0);
+        if first && !std::mem::replace(&mut socket.answered, true) {
+            self.times.first_byte.record_time(self.now.since(socket.since));
+        }
         if let (Ok(n), Some(counters)) = (result, self.port_counters(flow)) {
             counters.bytes_up += u64::from(n);
         }

@@ -28,7 +28,7 @@ use socket2::SockRef;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Bound;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 use tracing::debug;
 
@@ -109,6 +109,21 @@ impl TapPorts {
     /// The port that a listener belongs to.
     pub fn port_of(&self, door: Door) -> Option<PortId> {
         self.entries.get(door.0 as usize).map(|entry| entry.port)
+    }
+
+    /// What was published, and the socket, of a listener.
+    pub fn door(&self, door: Door) -> Option<(&Published, BorrowedFd<'_>)> {
+        self.of(door.0).map(|(port, entry)| (port, entry.fd.as_fd()))
+    }
+
+    /// Listeners of a port.
+    pub fn listeners_of(&self, port: PortId) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.entries.iter().filter(move |(_, e)| e.port == port).map(|(_, e)| e.fd.as_fd())
+    }
+
+    /// A port of this table.
+    pub fn published(&self, port: PortId) -> Option<&Published> {
+        self.ports.get(&port).map(|p| &p.published)
     }
 
     /// What an entry leads to.
@@ -266,7 +281,7 @@ impl Shard {
         }
         match flow {
             Some(flow) => {
-                self.sockets.insert(HostSocket::adopt(flow, fd, port.id));
+                self.sockets.insert(HostSocket::adopt(flow, fd, port.id, self.now));
                 if let Some(header) = header {
                     self.stack.handle_host(self.now, flow, HostEvent::Received(header));
                 }

@@ -150,6 +150,17 @@ impl Pump {
         self.moved
     }
 
+    /// Bytes that have come and have not been delivered: in buffers or pipes.
+    pub fn held(&self) -> u64 {
+        let piped: i64 = self.pipes.iter().map(|pipe| pipe.bytes.max(0)).sum();
+        self.held_bytes + piped.unsigned_abs()
+    }
+
+    /// The pipes it has on loan, and the bytes in each.
+    pub fn pipes(&self) -> impl Iterator<Item = (PipeKey, u64)> {
+        self.pipes.iter().map(|pipe| (pipe.key, pipe.bytes.max(0).unsigned_abs()))
+    }
+
     /// Times that it left copying.
     pub const fn promotions(&self) -> u32 {
         self.promotions

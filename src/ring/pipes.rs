@@ -146,6 +146,16 @@ impl Pipes {
         self.lent
     }
 
+    /// Pipes that are open and not lent.
+    pub const fn idle(&self) -> usize {
+        self.idle.len()
+    }
+
+    /// Most pipes that there may be.
+    pub const fn most(&self) -> usize {
+        self.most
+    }
+
     /// What was counted so far.
     pub const fn counters(&self) -> PipeCounters {
         self.counters

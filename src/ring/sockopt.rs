@@ -52,6 +52,38 @@ fn set(fd: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: libc::c
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// What the kernel knows of a connection (`TCP_INFO`, tcp(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpInfo {
+    /// Smoothed round-trip time in microseconds.
+    pub rtt_us: u32,
+    /// Segments sent again since it began.
+    pub retransmits: u32,
+}
+
+/// `TCP_INFO` of a connection. A socket that is none, or an old kernel, has none.
+pub fn tcp_info(fd: BorrowedFd<'_>) -> Option<TcpInfo> {
+    let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the descriptor is borrowed, so open; the kernel writes at most `length` bytes to `info` and the length to
+    // `length`, both of which live on this stack frame for the whole call.
+    let rc = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if rc != 0 {
+        return None;
+    }
+    // SAFETY: the structure is integers only, for which zeroes are values; what the kernel did not write is zero.
+    let info = unsafe { info.assume_init() };
+    Some(TcpInfo { rtt_us: info.tcpi_rtt, retransmits: info.tcpi_total_retrans })
+}
+
 /// `SO_NETNS_COOKIE`, asm-generic/socket.h (Linux 5.14).
 const SO_NETNS_COOKIE: libc::c_int = 71;
 

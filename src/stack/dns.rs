@@ -5,7 +5,7 @@
 //! the one that answered in its place. A query is kept until it is answered; without an answer within two seconds, or
 //! when the resolver's host says that nobody listens, it is sent to the next, once round. Messages are never read, so
 //! which of a client's queries an answer belongs to is not known: they count as answered when as many answers as queries
-//! have come, and until then all of them are sent on. A duplicate answer harms nobody; a lost one costs five seconds.
+//! have come (times are taken as if answers came in the order of the questions), and until then all of them are sent on. A duplicate answer harms nobody; a lost one costs five seconds.
 //!
 //! Resolver addresses come from the host's configuration and bypass the policy: 127.0.0.53 works. Limits: a client keeps
 //! [`MAX_KEPT`] queries and all together [`MAX_KEPT_ALL`]; those beyond are sent, but not sent again. With one resolver
@@ -18,7 +18,8 @@ use super::udp_emit::{Way, emit};
 use super::udp_join::Out;
 use crate::buf::{Span, SpanVec};
 use crate::flow::wheel::Token;
-use crate::flow::{DropReason, FlowCounters, FlowId, FlowInfo, Kind, Table, Time, Wheel};
+use crate::flow::{Bins, DropReason, FlowCounters, FlowId, FlowInfo, Kind, Table, Time, Wheel};
+use arrayvec::ArrayVec;
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -36,6 +37,10 @@ pub const RETURN: Duration = Duration::from_secs(60);
 pub const MAX_KEPT: usize = 16;
 /// Queries kept altogether.
 pub const MAX_KEPT_ALL: usize = 256;
+/// Questions of a client whose answers are timed.
+const MAX_TIMED: usize = 8;
+/// A question without an answer for this long is no longer waited for where times are taken.
+const LOST: Duration = Duration::from_secs(10);
 
 struct Query {
     span: Span,
@@ -54,6 +59,8 @@ struct Client {
     flows: [Option<FlowId>; 2],
     kept: SmallVec<[Query; 2]>,
     answers: usize,
+    /// When the questions that wait were asked, oldest first; as many as fit.
+    asked: ArrayVec<Time, MAX_TIMED>,
     idle_at: Time,
     token: Token,
 }
@@ -82,6 +89,7 @@ pub struct Engine {
     timers: Wheel<SocketAddr>,
     kept: usize,
     next_id: u16,
+    times: Bins,
 }
 
 impl Engine {
@@ -95,6 +103,7 @@ impl Engine {
             timers: Wheel::default(),
             kept: 0,
             next_id: 1,
+            times: Bins::default(),
         }
     }
 
@@ -133,10 +142,12 @@ impl Engine {
             flows: [None; 2],
             kept: SmallVec::new(),
             answers: 0,
+            asked: ArrayVec::new(),
             idle_at,
             token: timers.insert(idle_at, guest),
         });
         client.idle_at = idle_at;
+        let _ = client.asked.try_push(cx.now);
         let keep = self.servers.len() > 1 && client.kept.len() < MAX_KEPT && self.kept < MAX_KEPT_ALL;
         let server = self.server(cx.now);
         self.send(cx, guest, self.servers[server], span, tos);
@@ -249,10 +260,15 @@ impl Engine {
             self.preferred = (server, cx.now + RETURN);
         }
         let Some(client) = self.clients.get_mut(&guest) else { return };
-        client.answers += match segment {
+        let answers = match segment {
             Some(size) if size > 0 => data.len.div_ceil(u32::from(size)).max(1) as usize,
             _ => 1,
         };
+        client.answers += answers;
+        client.asked.retain(|at| cx.now.since(*at) < LOST);
+        for at in client.asked.drain(..answers.min(client.asked.len())) {
+            self.times.record_time(cx.now.since(at));
+        }
         if client.answers >= client.kept.len() {
             client.answers = 0;
             client.idle_at = cx.now + IDLE_ANSWERED;
@@ -359,6 +375,16 @@ impl Engine {
     /// One socket, for queries.
     pub fn flow(&self, id: FlowId) -> Option<FlowInfo> {
         self.flows.get(id).map(|f| self.info(id, f))
+    }
+
+    /// The sockets in slots from `index` on, for pages of a listing.
+    pub fn flows_from(&self, index: usize) -> impl Iterator<Item = FlowInfo> + '_ {
+        self.flows.iter_from(index).map(|(id, f)| self.info(id, f))
+    }
+
+    /// How long answers took to come, in microseconds.
+    pub const fn times(&self) -> &Bins {
+        &self.times
     }
 
     /// Every socket, for queries.

@@ -310,6 +310,16 @@ impl Engine {
         self.table.get(id).map(|flow| flow.info(id))
     }
 
+    /// The flows in slots from `index` on, for pages of a listing.
+    pub fn flows_from(&self, index: usize) -> impl Iterator<Item = FlowInfo> + '_ {
+        self.table.iter_from(index).map(|(id, flow)| flow.info(id))
+    }
+
+    /// Live flows.
+    pub fn live(&self) -> usize {
+        self.table.len()
+    }
+
     /// Every flow, for queries.
     pub fn flows(&self) -> impl Iterator<Item = FlowInfo> + '_ {
         self.table.iter().map(|(id, flow)| flow.info(id))

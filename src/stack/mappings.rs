@@ -164,6 +164,11 @@ impl<M> Mappings<M> {
         self.table.get(id).map(|m| info(id, m))
     }
 
+    /// The mappings in slots from `index` on, for pages of a listing.
+    pub fn flows_from(&self, index: usize) -> impl Iterator<Item = FlowInfo> + '_ {
+        self.table.iter_from(index).map(|(id, m)| info(id, m))
+    }
+
     /// Every mapping, for queries.
     pub fn flows(&self) -> impl Iterator<Item = FlowInfo> + '_ {
         self.table.iter().map(|(id, m)| info(id, m))

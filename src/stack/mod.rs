@@ -54,7 +54,7 @@ pub use whose::Ends;
 use crate::buf::{DEFAULT_SLOTS, Span};
 pub use crate::config::Limits;
 use crate::config::{Network, Resolvers};
-use crate::flow::{FlowId, FlowInfo, Kind, PlaneCounters, Time};
+use crate::flow::{Bins, FlowId, FlowInfo, Kind, PlaneCounters, Time};
 use crate::nat::Policy;
 use crate::wire::Gso;
 use siphasher::sip::SipHasher13;
@@ -89,6 +89,8 @@ pub struct Stack {
     errors: icmp_error::Errors,
     out: VecDeque<Action>,
     counters: PlaneCounters,
+    /// Sizes of the frames from the guest and to it.
+    sizes: [Bins; 2],
 }
 
 /// The context for an engine, borrowed from the stack's other fields.
@@ -130,6 +132,7 @@ impl Stack {
             errors: icmp_error::Errors::default(),
             out: VecDeque::new(),
             counters: PlaneCounters::default(),
+            sizes: <[Bins; 2]>::default(),
             net,
             resolvers,
             limits,
@@ -141,6 +144,12 @@ impl Stack {
     pub fn handle_frame(&mut self, now: Time, meta: FrameMeta, bytes: &[u8], at: Span) {
         self.counters.frames_from_guest += 1;
         self.counters.bytes_from_guest += bytes.len() as u64;
+        self.sizes[0].record(bytes.len() as u64);
+        self.handle_whole(now, meta, bytes, at);
+    }
+
+    /// A packet of the guest's whose fragments were handed in as frames before: it is not counted again.
+    pub fn handle_whole(&mut self, now: Time, meta: FrameMeta, bytes: &[u8], at: Span) {
         if !self.dispatch(now, meta, bytes, at) {
             self.out.push_back(Action::Release(at.buf));
         }
@@ -191,6 +200,7 @@ impl Stack {
         };
         self.counters.frames_to_guest += 1;
         self.counters.bytes_to_guest += bytes as u64;
+        self.sizes[1].record(bytes as u64);
         Some(action)
     }
 
@@ -221,6 +231,40 @@ impl Stack {
     pub fn set_host_v6(&mut self, now: Time, routable: bool) {
         let mut cx = context!(self, now);
         self.ra.set_routable(&mut cx, &self.resolvers.search, routable);
+    }
+
+    /// The live flows of a kind in slots from `index` on ([`FlowId::index`]), for pages of a listing.
+    pub fn flows_from(&self, kind: Kind, index: usize) -> Box<dyn Iterator<Item = FlowInfo> + '_> {
+        match kind {
+            Kind::Tcp => Box::new(self.tcp.flows_from(index)),
+            Kind::Udp => Box::new(self.udp.mappings().flows_from(index)),
+            Kind::Ping => Box::new(self.echo.mappings().flows_from(index)),
+            Kind::Dns => Box::new(self.dns.flows_from(index)),
+            Kind::Inbound => Box::new(self.inbound.flows_from(index)),
+            Kind::Relay => Box::new(std::iter::empty()),
+        }
+    }
+
+    /// How many flows of a kind are alive.
+    pub fn live(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Tcp => self.tcp.len(),
+            Kind::Udp => self.udp.mappings().len(),
+            Kind::Ping => self.echo.mappings().len(),
+            Kind::Dns => self.dns.live(),
+            Kind::Inbound => self.inbound.live(),
+            Kind::Relay => 0,
+        }
+    }
+
+    /// Sizes of the frames so far: from the guest, and to it.
+    pub fn frame_sizes(&self) -> &[Bins; 2] {
+        &self.sizes
+    }
+
+    /// How long questions at the DNS address took, in microseconds.
+    pub fn dns_times(&self) -> &Bins {
+        self.dns.times()
     }
 
     /// Every live flow, for queries; never for the hot path.

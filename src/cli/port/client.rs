@@ -1,7 +1,8 @@
 //! A client of a running instance's API: one request a connection, on a blocking socket.
 
 use crate::control::api::SOCKET;
-use crate::control::state;
+use crate::control::state::{self, Known};
+use serde::de::DeserializeOwned;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -29,6 +30,9 @@ pub enum ClientError {
     /// Not that one.
     #[error("no instance {0} of yours is running; these are: {1}")]
     NotThat(String, String),
+    /// More than one is called that.
+    #[error("more than one instance is called {0}: {1}; name its state directory or its process")]
+    Ambiguous(String, String),
     /// It does not answer.
     #[error("{path}: {source}; is the instance still running?")]
     Io {
@@ -62,16 +66,24 @@ pub struct Client {
 }
 
 impl Client {
-    /// The instance of that state directory or of that process id; if neither is given, the only one.
+    /// The instance of that state directory, of that process id or of that name; if none is given, the only one.
     ///
     /// # Errors
     /// [`ClientError`] if there is none or more than one.
     pub fn find(instance: Option<&str>, state_dir: Option<&Path>) -> Result<Self, ClientError> {
-        if let Some(dir) = state_dir {
+        let named = instance.filter(|i| i.contains('/')).map(Path::new);
+        if let Some(dir) = state_dir.or(named) {
             return Ok(Self { socket: dir.join(SOCKET) });
         }
-        let alive = |dir: &PathBuf| UnixStream::connect(dir.join(SOCKET)).is_ok();
-        choose(state::instances().into_iter().filter(alive).collect(), instance)
+        choose(running(), instance)
+    }
+
+    /// The answer to a `GET`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        serde_json::from_slice(&self.call("GET", path, None)?).map_err(ClientError::answer)
     }
 
     /// The instance whose API is served at `socket`.
@@ -156,22 +168,31 @@ fn refused(status: u16, body: &[u8]) -> ClientError {
     message.map_or(ClientError::Status(status), |text| ClientError::Refused(text.to_owned()))
 }
 
-/// The one that is meant.
-fn choose(dirs: Vec<PathBuf>, instance: Option<&str>) -> Result<Client, ClientError> {
-    let names = || dirs.iter().map(|d| name(d)).collect::<Vec<_>>().join(", ");
-    let child = |dir: &Path| fs::read_to_string(dir.join("child_pid")).unwrap_or_default();
-    let meant = |dir: &&PathBuf| instance.is_none_or(|i| name(dir) == i || child(dir) == i);
-    match (&dirs.iter().filter(meant).collect::<Vec<_>>()[..], instance) {
-        ([dir], _) => Ok(Client { socket: dir.join(SOCKET) }),
-        ([], _) if dirs.is_empty() => Err(ClientError::Nobody),
-        ([], named) => Err(ClientError::NotThat(named.unwrap_or_default().to_owned(), names())),
-        _ => Err(ClientError::Several(names())),
-    }
+/// The instances of this user that answer.
+pub fn running() -> Vec<Known> {
+    let alive = |known: &Known| UnixStream::connect(known.dir.join(SOCKET)).is_ok();
+    state::instances().into_iter().filter(alive).collect()
 }
 
-/// The last part of a state directory's path, which is the process id of its instance.
-fn name(dir: &Path) -> String {
-    dir.file_name().unwrap_or_default().to_string_lossy().into_owned()
+/// The one that is meant.
+fn choose(all: Vec<Known>, instance: Option<&str>) -> Result<Client, ClientError> {
+    let named = |known: &Known| match known.name() {
+        name if name == known.pid => name,
+        name => format!("{} ({name})", known.pid),
+    };
+    let names = |of: &[&Known]| of.iter().map(|known| named(known)).collect::<Vec<_>>().join(", ");
+    let child = |known: &Known| fs::read_to_string(known.dir.join("child_pid")).unwrap_or_default();
+    let meant = |known: &&Known| {
+        instance.is_none_or(|i| known.pid == i || known.name() == i || child(known).trim() == i)
+    };
+    let everybody: Vec<_> = all.iter().collect();
+    match (&all.iter().filter(meant).collect::<Vec<_>>()[..], instance) {
+        ([known], _) => Ok(Client { socket: known.dir.join(SOCKET) }),
+        ([], _) if all.is_empty() => Err(ClientError::Nobody),
+        ([], named) => Err(ClientError::NotThat(named.unwrap_or_default().to_owned(), names(&everybody))),
+        (several, None) => Err(ClientError::Several(names(several))),
+        (several, Some(name)) => Err(ClientError::Ambiguous(name.to_owned(), names(several))),
+    }
 }
 
 /// Status and body of an answer.
@@ -185,7 +206,7 @@ fn split(answer: &[u8]) -> Result<(u16, &[u8]), ClientError> {
 }
 
 /// To standard output; that nobody reads it is no error.
-pub(super) fn print(text: &str) {
+pub(in crate::cli) fn print(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
 }
 
@@ -194,22 +215,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_instance_is_named_by_either_of_its_processes() {
+    fn an_instance_is_named_by_either_of_its_processes_or_by_its_directory() {
         let base = tempfile::tempdir().unwrap();
-        let dirs: Vec<PathBuf> = [("10", "11"), ("20", "21")]
-            .map(|(control, child)| {
-                let dir = base.path().join(control);
-                fs::create_dir(&dir).unwrap();
+        let dirs = [("10", "11", "10"), ("20", "21", "web"), ("30", "31", "x/web"), ("40", "41", "db")];
+        let all: Vec<Known> = dirs
+            .map(|(pid, child, name)| {
+                let dir = base.path().join(name);
+                fs::create_dir_all(&dir).unwrap();
                 fs::write(dir.join("child_pid"), child).unwrap();
-                dir
+                Known { pid: pid.to_owned(), dir }
             })
             .into();
-        let chosen = |instance| choose(dirs.clone(), instance).map(|c| c.socket).map_err(|e| e.to_string());
-        assert_eq!(chosen(Some("20")), Ok(dirs[1].join(SOCKET)));
-        assert_eq!(chosen(Some("11")), Ok(dirs[0].join(SOCKET)));
-        assert!(chosen(None).unwrap_err().contains("10, 20"));
-        assert!(chosen(Some("30")).unwrap_err().contains("no instance 30"));
-        assert_eq!(choose(dirs[..1].to_vec(), None).unwrap().socket, dirs[0].join(SOCKET));
+        let chosen = |instance| choose(all.clone(), instance).map(|c| c.socket).map_err(|e| e.to_string());
+        let is = |n: usize| Ok(all[n].dir.join(SOCKET));
+        assert_eq!((chosen(Some("20")), chosen(Some("11")), chosen(Some("db"))), (is(1), is(0), is(3)));
+        assert!(chosen(None).unwrap_err().contains("10, 20 (web), 30 (web), 40 (db)"));
+        assert!(chosen(Some("web")).unwrap_err().contains("more than one instance is called web"));
+        assert!(chosen(Some("50")).unwrap_err().contains("no instance 50"));
+        assert_eq!(choose(all[..1].to_vec(), None).unwrap().socket, all[0].dir.join(SOCKET));
+        let path = all[1].dir.display().to_string();
+        assert_eq!(Client::find(Some(&path), None).unwrap().socket, all[1].dir.join(SOCKET));
         assert!(matches!(choose(Vec::new(), None), Err(ClientError::Nobody)));
     }
 }

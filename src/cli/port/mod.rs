@@ -3,23 +3,19 @@
 pub mod client;
 
 use super::CliError;
+use super::instance::InstanceArgs;
 use super::publish_args::ViaArg;
+use super::table::table as columns;
 use crate::config::PortSpec;
 use crate::control::api::views::{AddPort, PortView};
 use clap::{Args, Subcommand};
-use client::{Client, ClientError};
-use std::fmt::Write as _;
-use std::path::PathBuf;
+use client::ClientError;
 
 /// Options of `port`.
 #[derive(Debug, Args)]
 pub struct PortArgs {
-    /// Which instance: the process id of `ringtap` or of its first process inside; not needed if only one runs
-    #[arg(long, value_name = "PID", global = true, conflicts_with = "state_dir")]
-    instance: Option<String>,
-    /// Which instance: its state directory
-    #[arg(long, value_name = "DIR", global = true)]
-    state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    instance: InstanceArgs,
     #[command(subcommand)]
     verb: PortVerb,
 }
@@ -63,7 +59,7 @@ impl PortArgs {
     /// # Errors
     /// [`CliError`].
     pub fn run(self) -> Result<u8, CliError> {
-        let find = || Client::find(self.instance.as_deref(), self.state_dir.as_deref());
+        let find = || self.instance.find();
         match self.verb {
             PortVerb::Add { json, via, mut specs } => {
                 // All are checked before the first is published.
@@ -111,7 +107,7 @@ fn object(port: &PortView) -> Result<String, ClientError> {
     serde_json::to_string(port).map(|text| text + "\n").map_err(ClientError::answer)
 }
 
-/// Columns as wide as what is in them.
+/// One line a port.
 fn table(ports: &[PortView]) -> String {
     let head = ["ID", "PORT", "VIA", "SOURCE", "PROXY", "OPEN", "ACCEPTED", "UP", "DOWN"].map(str::to_owned);
     let rows = ports.iter().map(|p| {
@@ -128,18 +124,7 @@ fn table(ports: &[PortView]) -> String {
             count(|c| c.bytes_down),
         ]
     });
-    let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            let width = rows.iter().map(|r| r[column].len()).max().unwrap_or(0);
-            let _ = write!(line, "{cell:width$}  ");
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
+    columns(std::iter::once(head).chain(rows))
 }
 
 #[cfg(test)]

@@ -219,6 +219,11 @@ impl Response {
         }
     }
 
+    /// A text.
+    pub fn text(status: u16, content_type: &'static str, text: String) -> Self {
+        Self { status, content_type, body: text.into_bytes(), allow: None }
+    }
+
     /// An error in RootlessKit's form.
     pub fn error(status: u16, message: &str) -> Self {
         let mut body = serde_json::json!({ "message": message }).to_string().into_bytes();

@@ -9,8 +9,12 @@
 //! RootlessKit's clients expect.
 
 pub mod http;
+pub mod instance;
+pub mod metrics;
+mod pace;
 mod routes;
 pub mod server;
+pub mod stats;
 pub mod views;
 
 pub use server::Call;
@@ -18,14 +22,17 @@ pub use server::Call;
 use super::ports::{Inside, PortError, Ports, path};
 use super::state::StateDir;
 use super::{Common, ControlError};
-use crate::config::PortId;
-use crate::msg::{Channel, FromPlane, MsgError, PortCounters, ToPlane};
+use crate::config::{Network, PortId};
+use crate::msg::{Channel, FromPlane, MsgError, PlaneStats, PortCounters, ToPlane};
 use http::Response;
+pub use instance::Facts;
+use instance::InstanceView;
 use nix::sys::socket::{MsgFlags, send};
+use stats::StatsView;
 use std::collections::VecDeque;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tokio::sync::{mpsc, oneshot};
 use views::Info;
 pub use views::{Drivers, PortDriver};
@@ -44,6 +51,10 @@ const SWITCHING: &[u8] =
 pub struct Api {
     ports: Ports,
     info: Info,
+    facts: Facts,
+    state: PathBuf,
+    /// None if it is the host's.
+    network: Option<Network>,
     /// It has been said that ports go through the tap.
     said: bool,
     /// `None` before [`Api::open`].
@@ -60,6 +71,13 @@ enum Question {
     Flows {
         from: u64,
     },
+    /// What is known of one flow.
+    Flow {
+        id: String,
+    },
+    Stats,
+    /// For Prometheus: what the plane has counted, once it is there, and ports as below.
+    Metrics(Option<Box<PlaneStats>>, Vec<PortCounters>),
     /// Counters of all ports; those that have come so far.
     Ports(Vec<PortCounters>),
     /// Those of one.
@@ -75,6 +93,7 @@ impl Api {
         common: &Common,
         state: &Path,
         child_pid: i32,
+        facts: Facts,
         plane: &Channel,
     ) -> Result<Self, ControlError> {
         let mut ports = Ports::new(common.network.clone(), common.port_defaults, common.relay_only);
@@ -87,7 +106,10 @@ impl Api {
             }
         }
         let info = Info::new(&common.network, &common.drivers, state, child_pid);
-        Ok(Self { ports, info, said: false, calls: None, waiting: VecDeque::new() })
+        let network = common.drivers.network.map(|_| common.network.clone());
+        let state = state.to_owned();
+        let waiting = VecDeque::new();
+        Ok(Self { ports, info, facts, state, network, said: false, calls: None, waiting })
     }
 
     /// Begins to serve `api.sock`. Needs the runtime.
@@ -109,6 +131,11 @@ impl Api {
     /// The ports, to be changed by control itself.
     pub const fn ports_mut(&mut self) -> &mut Ports {
         &mut self.ports
+    }
+
+    /// What this instance is.
+    fn instance(&self) -> InstanceView {
+        InstanceView::of(&self.facts, &self.state, self.info.child_pid, self.network.as_ref())
     }
 
     /// The next call. Safe to cancel.
@@ -143,7 +170,11 @@ impl Api {
         let message = match &question {
             Question::Counters => ToPlane::Counters,
             Question::Flows { from } => ToPlane::Flows { from: *from },
-            Question::Ports(so_far) => ToPlane::Ports { after: so_far.last().map_or(PortId(0), |c| c.port) },
+            Question::Flow { id } => ToPlane::Flow { id: id.clone() },
+            Question::Stats | Question::Metrics(None, _) => ToPlane::Stats,
+            Question::Ports(so_far) | Question::Metrics(Some(_), so_far) => {
+                ToPlane::Ports { after: so_far.last().map_or(PortId(0), |c| c.port) }
+            }
             Question::Port(id) => ToPlane::Ports { after: PortId(id.0 - 1) },
         };
         match plane.send(&message, &[]) {
@@ -161,13 +192,38 @@ impl Api {
         plane: &Channel,
     ) -> Option<Result<FromPlane, MsgError>> {
         let answer = match message {
-            Ok(answer @ (FromPlane::Counters(_) | FromPlane::Flows(_) | FromPlane::Ports(_))) => answer,
+            Ok(
+                answer @ (FromPlane::Counters(_)
+                | FromPlane::Flows(_)
+                | FromPlane::Flow(_)
+                | FromPlane::Stats(_)
+                | FromPlane::Ports(_)),
+            ) => answer,
             other => return Some(other),
         };
         let (question, reply) = self.waiting.pop_front()?;
         let response = match (question, answer) {
             (Question::Counters, FromPlane::Counters(c)) => Response::json(200, &views::Counters::from(&*c)),
             (Question::Flows { .. }, FromPlane::Flows(page)) => Response::json(200, &page),
+            (Question::Flow { .. }, FromPlane::Flow(Some(detail))) => Response::json(200, &detail),
+            (Question::Flow { id }, FromPlane::Flow(None)) => {
+                Response::error(404, &format!("no flow {id}; it may have ended"))
+            }
+            (Question::Stats, FromPlane::Stats(stats)) => Response::json(200, &StatsView::from(&*stats)),
+            (Question::Metrics(None, _), FromPlane::Stats(stats)) => {
+                self.ask(Question::Metrics(Some(stats), Vec::new()), reply, plane);
+                return None;
+            }
+            (Question::Metrics(Some(stats), mut so_far), FromPlane::Ports(page)) => {
+                let more = page.next.is_some() && !page.ports.is_empty();
+                so_far.extend(page.ports);
+                if more {
+                    self.ask(Question::Metrics(Some(stats), so_far), reply, plane);
+                    return None;
+                }
+                let text = metrics::text(&stats, &self.ports, &so_far);
+                Response::text(200, metrics::CONTENT_TYPE, text)
+            }
             (Question::Ports(mut so_far), FromPlane::Ports(page)) => {
                 let more = page.next.is_some() && !page.ports.is_empty();
                 so_far.extend(page.ports);

@@ -35,6 +35,13 @@ pub(super) fn answer(api: &mut Api, request: &Request, plane: &Channel) -> Answe
         (Some("ports"), _) => Response::not_allowed("GET, POST"),
         (Some("targets"), "POST") => redirect(api, &request.body, plane),
         (Some("targets"), _) => Response::not_allowed("POST"),
+        (Some("instance"), "GET") => Response::json(200, &api.instance()),
+        (Some("stats"), "GET") => return Answer::Ask(Question::Stats),
+        (Some("metrics"), "GET") => return Answer::Ask(Question::Metrics(None, Vec::new())),
+        (Some("flow"), "GET") => match request.parameter("id") {
+            Some(id) => return Answer::Ask(Question::Flow { id: id.to_owned() }),
+            None => Response::error(400, "id= is the name of a flow, as /ringtap/v1/flows has it"),
+        },
         (Some("counters"), "GET") => return Answer::Ask(Question::Counters),
         (Some("flows"), "GET") => match request.parameter("from").unwrap_or("0").parse() {
             Ok(from) => return Answer::Ask(Question::Flows { from }),
@@ -45,7 +52,9 @@ pub(super) fn answer(api: &mut Api, request: &Request, plane: &Channel) -> Answe
             Err(e) => Response::error(400, &e.to_string()),
         },
         (Some("capture"), _) => Response::not_allowed("POST"),
-        (Some("counters" | "flows"), _) => Response::not_allowed("GET"),
+        (Some("counters" | "flows" | "flow" | "instance" | "stats" | "metrics"), _) => {
+            Response::not_allowed("GET")
+        }
         (Some(path), _) => match (path.strip_prefix("ports/"), method) {
             (Some(id), "GET") => match parse_id(id).filter(|id| api.ports.get(*id).is_some()) {
                 Some(id) => return Answer::Ask(Question::Port(id)),

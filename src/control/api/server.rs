@@ -5,9 +5,12 @@
 //! most [`MAX_CLIENTS`] are connected: one more makes the one that has gone longest without a finished request go. A
 //! connection is ended by shutdown(2), for a read on the ring is not ended by forgetting it.
 //!
+//! What needs the plane is taken at [`Pace`]'s rate, whoever asks: the socket can be reached from inside.
+//!
 //! The listener is not tokio-uring's, which asks for SO_REUSEPORT: the kernel refuses that on unix sockets since 6.12.
 
 use super::http::{self, Parsed, Refused, Request, Response};
+use super::pace::Pace;
 use crate::control::deadline::within;
 use crate::control::ready::Ready;
 use crate::netns::process;
@@ -66,15 +69,16 @@ pub fn open(path: &Path) -> io::Result<mpsc::Receiver<Call>> {
 
 async fn accept(listener: UnixListener, ready: Ready, calls: mpsc::Sender<Call>) {
     let crowd = Rc::new(RefCell::new(Crowd::default()));
+    let pace = Rc::new(Pace::new());
     // It fails when the runtime ends.
     while let Ok(mut guard) = ready.wait().await {
         match listener.accept() {
             Ok((stream, _)) => {
                 let stream = Rc::new(UnixStream::from_std(stream));
                 let Some(seat) = Seat::take(&crowd, &stream) else { continue };
-                let calls = calls.clone();
+                let (calls, pace) = (calls.clone(), Rc::clone(&pace));
                 tokio_uring::spawn(async move {
-                    if converse(&stream, &seat, &calls).await == After::Close {
+                    if converse(&stream, &seat, &calls, &pace).await == After::Close {
                         let _ = stream.shutdown(Shutdown::Both);
                     }
                 });
@@ -99,7 +103,7 @@ enum After {
 }
 
 /// Serves one client until it or its patience ends.
-async fn converse(stream: &UnixStream, seat: &Seat, calls: &mpsc::Sender<Call>) -> After {
+async fn converse(stream: &UnixStream, seat: &Seat, calls: &mpsc::Sender<Call>, pace: &Pace) -> After {
     let mut held = Vec::new();
     loop {
         let request = match receive(stream, &mut held).await {
@@ -114,6 +118,9 @@ async fn converse(stream: &UnixStream, seat: &Seat, calls: &mpsc::Sender<Call>) 
         };
         let keep_alive = request.keep_alive;
         seat.busy(true);
+        if asks_the_plane(&request) {
+            pace.wait().await;
+        }
         let (reply, answer) = oneshot::channel();
         // Nothing of the stream may be read that belongs to what it becomes.
         let stream_too = request.method == "POST" && request.path == super::CAPTURE && held.is_empty();
@@ -134,6 +141,12 @@ async fn converse(stream: &UnixStream, seat: &Seat, calls: &mpsc::Sender<Call>) 
         }
         seat.finished();
     }
+}
+
+/// Whether a request costs the plane something.
+fn asks_the_plane(request: &Request) -> bool {
+    let own = request.path.strip_prefix("/ringtap/v1/");
+    request.method == "GET" && own.is_some_and(|path| path != "instance")
 }
 
 /// The next request, from `held` and from the client; `None` if the client is gone or too slow.

@@ -20,8 +20,16 @@ impl Bench {
     fn with(drivers: Drivers) -> Self {
         let (plane, other) = Channel::pair().unwrap();
         let info = Info::new(&Network::default(), &drivers, Path::new("/run/x"), 42);
-        let mut api =
-            Api { ports: Ports::default(), info, said: true, calls: None, waiting: VecDeque::new() };
+        let mut api = Api {
+            ports: Ports::default(),
+            info,
+            facts: Facts::new("run", Some("/proc/42/ns/net".to_owned())),
+            state: PathBuf::from("/run/x"),
+            network: Some(Network::default()),
+            said: true,
+            calls: None,
+            waiting: VecDeque::new(),
+        };
         api.relaying_is_over("no namespace here", &plane).unwrap();
         Self { api, plane, other }
     }

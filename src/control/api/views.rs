@@ -275,22 +275,25 @@ pub struct Redirected {
     pub ports: usize,
 }
 
-/// Answer to `GET /ringtap/v1/counters`.
-#[derive(Clone, Debug, Serialize)]
+/// Answer to `GET /ringtap/v1/counters`: [`PlaneCounters`] by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[allow(missing_docs, reason = "each is documented where it is counted")]
 pub struct Counters {
-    frames_from_guest: u64,
-    bytes_from_guest: u64,
-    frames_to_guest: u64,
-    bytes_to_guest: u64,
-    flows_opened: u64,
-    flows_closed: u64,
-    flows_refused: u64,
-    buffers_held: u64,
+    pub frames_from_guest: u64,
+    pub bytes_from_guest: u64,
+    pub frames_to_guest: u64,
+    pub bytes_to_guest: u64,
+    pub flows_opened: u64,
+    pub flows_closed: u64,
+    pub flows_refused: u64,
+    pub shown_as_gateway: u64,
+    pub published_refused: u64,
+    pub buffers_held: u64,
     /// By reason.
-    drops: BTreeMap<String, u64>,
+    pub drops: BTreeMap<String, u64>,
     /// How often each limit was met.
-    limited: BTreeMap<String, u64>,
+    pub limited: BTreeMap<String, u64>,
 }
 
 impl From<&PlaneCounters> for Counters {
@@ -308,6 +311,8 @@ impl From<&PlaneCounters> for Counters {
             flows_opened: c.flows_opened,
             flows_closed: c.flows_closed,
             flows_refused: c.flows_refused,
+            shown_as_gateway: c.shown_as_gateway,
+            published_refused: c.published_refused,
             buffers_held: c.buffers_held,
             drops: DropReason::ALL.into_iter().map(|why| (camel(&why), c.dropped(why))).collect(),
             limited: Limit::ALL.into_iter().map(|which| (camel(&which), c.limited(which))).collect(),

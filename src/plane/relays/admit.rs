@@ -141,6 +141,7 @@ impl<T: Copy> TcpRelays<T> {
             marked: [false; 2],
             marks: [0; 2],
             open: false,
+            answered: false,
             closing: false,
             ticking: false,
         });
@@ -235,6 +236,7 @@ impl<T: Copy> TcpRelays<T> {
             return self.dial(ring, backends, now, id);
         }
         link.open = true;
+        self.times.connect.record_time(now.since(link.opened));
         let port = link.port;
         if let Some(bytes) = link.ahead.take() {
             let arena = ring.arena_mut();

@@ -253,6 +253,10 @@ impl<T: Copy> TcpRelays<T> {
                 self.first = gear;
             }
         }
+        if !link.answered && link.pair.pump(Way::ToClient).moved() > 0 {
+            link.answered = true;
+            self.times.first_byte.record_time(now.since(link.opened));
+        }
         self.perform(ring, now, id);
     }
 

@@ -4,6 +4,7 @@ mod admit;
 mod by_hand;
 mod dial;
 mod drive;
+mod look;
 pub mod standalone_tcp;
 pub mod standalone_udp;
 pub mod stop;
@@ -11,4 +12,5 @@ pub mod tcp;
 pub mod udp;
 
 pub use dial::{Attempt, Attempts, attempts};
-pub use tcp::{Backends, Listing, PortCounters, Service, Take, TcpRelays, TcpTag};
+pub use look::{Ends, Listing};
+pub use tcp::{Backends, PortCounters, Service, Take, TcpRelays, TcpTag, Times};

@@ -8,7 +8,7 @@
 
 use super::dial::Attempts;
 use crate::config::PortId;
-use crate::flow::{FlowId, Kind, Table, Time};
+use crate::flow::{Bins, FlowId, Kind, Table, Time};
 use crate::msg::SocketKind;
 use crate::plane::local;
 use crate::relay::pump::Actions;
@@ -108,29 +108,6 @@ pub struct PortCounters {
     pub resets: u64,
 }
 
-/// One live connection, for listings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Listing {
-    /// Its name.
-    pub id: FlowId,
-    /// Its port.
-    pub port: PortId,
-    /// Who connected; `None` where nobody asked.
-    pub client: Option<SocketAddr>,
-    /// The backend.
-    pub backend: SocketAddr,
-    /// Whom the backend sees, where that is not the socket's own choice; port 0 is any.
-    pub shown: Option<SocketAddr>,
-    /// When it was accepted.
-    pub opened: Time,
-    /// Bytes delivered, to the server and to the client.
-    pub bytes: [u64; 2],
-    /// Gears, likewise.
-    pub gears: [Gear; 2],
-    /// Connected to the backend.
-    pub open: bool,
-}
-
 pub(super) struct Listener {
     pub(super) fd: OwnedFd,
     pub(super) port: PortId,
@@ -163,9 +140,20 @@ pub(super) struct Link {
     pub(super) marked: [bool; 2],
     pub(super) marks: [u32; 2],
     pub(super) open: bool,
+    /// The client has got a byte.
+    pub(super) answered: bool,
     pub(super) closing: bool,
     /// In the list of those that tick.
     pub(super) ticking: bool,
+}
+
+/// How long things took, in microseconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// From the client's connection to the server's.
+    pub connect: Bins,
+    /// From the client's connection to the first byte that it got.
+    pub first_byte: Bins,
 }
 
 /// All relayed TCP connections. `T` is the ring's tag.
@@ -198,6 +186,7 @@ pub struct TcpRelays<T: Copy> {
     pub(super) first: Gear,
     pub(super) reserve: Option<Socket>,
     pub(super) most: usize,
+    pub(super) times: Times,
 }
 
 /// A socket, for the sandbox has no file to open.
@@ -229,6 +218,7 @@ impl<T: Copy> TcpRelays<T> {
             first: Gear::SpliceCall,
             reserve: reserve(),
             most,
+            times: Times::default(),
         }
     }
 
@@ -307,21 +297,6 @@ impl<T: Copy> TcpRelays<T> {
     /// What the pool of pipes counted.
     pub const fn pipe_counters(&self) -> PipeCounters {
         self.pipes.counters()
-    }
-
-    /// All live connections.
-    pub fn list(&self) -> impl Iterator<Item = Listing> {
-        self.links.iter().map(|(id, link)| Listing {
-            id,
-            port: link.port,
-            client: link.peer,
-            backend: link.attempts[link.attempt.min(link.attempts.len() - 1)].to,
-            shown: link.attempts[link.attempt.min(link.attempts.len() - 1)].from,
-            opened: link.opened,
-            bytes: Way::BOTH.map(|way| link.pair.pump(way).moved()),
-            gears: Way::BOTH.map(|way| link.pair.pump(way).gear()),
-            open: link.open,
-        })
     }
 
     pub(super) fn count(&mut self, port: PortId, count: impl FnOnce(&mut PortCounters)) {

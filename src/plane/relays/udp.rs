@@ -131,6 +131,13 @@ impl<T: Copy> UdpRelays<T> {
         self.relay.mappings()
     }
 
+    /// The sockets of a mapping: the listener's, and the one inside once it is there.
+    pub fn ends(&self, mapping: &Info) -> (Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>) {
+        let listener = self.listeners.get(mapping.path.listener as usize).map(|l| l.fd.as_fd());
+        let backend = self.backends.get(mapping.id.index()).and_then(Option::as_ref);
+        (listener, backend.filter(|b| b.id == mapping.id).map(|b| b.fd.as_fd()))
+    }
+
     /// Whether a mapping lives.
     pub fn is_alive(&self, id: FlowId) -> bool {
         self.relay.path(id).is_some()

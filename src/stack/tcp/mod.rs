@@ -363,6 +363,11 @@ impl Engine {
         self.table.get(id).map(Conn::info)
     }
 
+    /// What the live connections in slots from `index` on are doing. For pages of a listing.
+    pub fn flows_from(&self, index: usize) -> impl Iterator<Item = FlowInfo> + '_ {
+        self.table.iter_from(index).map(|(_, conn)| conn.info())
+    }
+
     /// What every live connection is doing. For queries, never for the hot path.
     pub fn flows(&self) -> impl Iterator<Item = FlowInfo> + '_ {
         self.table.iter().map(|(_, conn)| conn.info())

@@ -1,0 +1,102 @@
+//! `ringtap flows`: every live flow of an instance.
+//!
+//! The plane answers in pages; here they are put together, filtered, sorted and shown. Rates are differences between two
+//! looks, [`GLANCE`] apart where only one listing is asked for.
+
+pub mod filter;
+pub mod sample;
+
+use super::CliError;
+use super::instance::InstanceArgs;
+use super::port::client::ClientError;
+use super::table::{age, bytes, micros, or_dash, table};
+use super::watch::{Every, show};
+use clap::Args;
+use filter::FilterArgs;
+use sample::{Row, Sampler};
+use std::time::Duration;
+
+/// Between the two looks of a single listing.
+pub const GLANCE: Duration = Duration::from_millis(200);
+
+/// Options of `flows`.
+#[derive(Debug, Args)]
+pub struct FlowsArgs {
+    #[command(flatten)]
+    instance: InstanceArgs,
+    #[command(flatten)]
+    filter: FilterArgs,
+    #[command(flatten)]
+    every: Every,
+    /// One JSON object a line; with --watch, one object with all flows for each look
+    #[arg(long)]
+    json: bool,
+}
+
+impl FlowsArgs {
+    /// Lists them.
+    ///
+    /// # Errors
+    /// [`CliError`].
+    pub fn run(self) -> Result<u8, CliError> {
+        let mut sampler = Sampler::new(self.instance.find()?);
+        sampler.look()?;
+        for period in self.every.looks() {
+            std::thread::sleep(period.unwrap_or(GLANCE));
+            let rows = self.filter.apply(sampler.look()?);
+            let text = match (self.json, period) {
+                (true, None) => lines(&rows)?,
+                (true, Some(_)) => whole(&rows)?,
+                (false, _) => listing(&rows),
+            };
+            if !show(&text, period.is_some() && !self.json) {
+                break;
+            }
+        }
+        Ok(0)
+    }
+}
+
+fn lines(rows: &[Row]) -> Result<String, ClientError> {
+    rows.iter().map(|row| Ok(serde_json::to_string(row).map_err(ClientError::answer)? + "\n")).collect()
+}
+
+fn whole(rows: &[Row]) -> Result<String, ClientError> {
+    Ok(serde_json::to_string(&serde_json::json!({ "flows": rows })).map_err(ClientError::answer)? + "\n")
+}
+
+/// The heads of the columns.
+pub const HEAD: [&str; 14] = [
+    "FLOW", "PROTO", "PATH", "STATE", "GUEST", "HOST", "REMOTE", "UP", "DOWN", "UP/S", "DOWN/S", "RTT",
+    "RETR", "AGE",
+];
+
+/// What is in the columns of a flow.
+pub fn cells(row: &Row) -> [String; 14] {
+    let f = &row.flow;
+    let protocol = format!("{:?}", f.protocol).to_lowercase();
+    let pair = |guest: Option<u64>, host: Option<u64>| match (guest, host) {
+        (None, None) => "-".to_owned(),
+        (guest, host) => format!("{}/{}", or_dash(guest.map(micros)), or_dash(host.map(micros))),
+    };
+    [
+        f.id.clone(),
+        protocol,
+        row.way(),
+        f.state.clone(),
+        f.guest.to_string(),
+        or_dash(f.local),
+        or_dash(f.host.or(f.remote)),
+        bytes(f.bytes_up),
+        bytes(f.bytes_down),
+        or_dash(row.rate_up.map(bytes)),
+        or_dash(row.rate_down.map(bytes)),
+        pair(f.rtt_us, f.host_rtt_us),
+        format!("{}/{}", f.retransmits, f.host_retransmits),
+        age(Duration::from_millis(f.age_ms)),
+    ]
+}
+
+fn listing(rows: &[Row]) -> String {
+    table(std::iter::once(HEAD.map(str::to_owned)).chain(rows.iter().map(cells)))
+}
