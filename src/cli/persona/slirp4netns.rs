@@ -222,7 +222,6 @@ fn network(flags: &Flags, settings: &Settings, ifname: &str) -> Result<Network, 
         mac,
         dns: !flags.disable_dns,
         sources: Network::any_source(),
-        ..defaults
     })
 }
 
