@@ -94,7 +94,9 @@ fn attach_has_the_rules_too() {
 fn packets_come_from_the_guests_networks_or_from_those_that_are_allowed() {
     need("ping");
     let world = World::new();
-    let more = "ip addr add 172.30.0.1/32 dev tap0; ip addr add fd30::1/128 dev tap0 nodad; ip addr add 10.0.2.77/24 dev tap0";
+    // Not to be chosen by itself.
+    let more = "ip addr add 172.30.0.1/32 dev tap0; ip addr add fd30::1/128 dev tap0 nodad preferred_lft 0
+        ip addr add 10.0.2.77/24 dev tap0";
     let ping =
         |guest: &Guest, from: &str, to: &str| sh(guest.place(), &format!("ping -c 1 -W 2 -I {from} {to}"));
     let guest = world.guest();

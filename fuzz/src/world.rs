@@ -221,7 +221,8 @@ impl World {
         let flags = tcp.flags;
         let len = payload.len() as u32 + u32::from(flags.has(Flags::SYN)) + u32::from(flags.has(Flags::FIN));
         let end = tcp.seq.wrapping_add(len);
-        if seen.acked.is_none_or(|_| (end.wrapping_sub(seen.sent) as i32) > 0) {
+        // No window reaches farther: what lies beyond is never acknowledged, and half the numbers ahead is behind.
+        if seen.acked.is_none_or(|_| (1..1 << 24).contains(&end.wrapping_sub(seen.sent))) {
             seen.sent = end;
         }
         let salt = tuple.0.port();
@@ -436,7 +437,8 @@ impl World {
         let given = flow.and_then(|id| self.socks.get(&id)).map(|s| s.given);
         let seen = self.seen.entry(tuple).or_default();
         let syn = tcp.flags.has(Flags::SYN);
-        if syn && seen.iss != Some(tcp.seq) {
+        // Two connections of one instant have the same first number of ours (RFC 6528: by tuple and clock).
+        if syn && (seen.iss != Some(tcp.seq) || seen.first != Some(tcp.ack)) {
             *seen = Seen { flow: seen.flow, sent: seen.sent, iss: Some(tcp.seq), ..Seen::default() };
         }
         let len = payload.len() as u32 + u32::from(syn) + u32::from(tcp.flags.has(Flags::FIN));

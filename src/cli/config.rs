@@ -69,7 +69,7 @@ impl ConfigArgs {
 }
 
 /// A value as it stands in the file.
-fn shown(value: &Value) -> String {
+pub(super) fn shown(value: &Value) -> String {
     let quoted = |text: &String| serde_json::Value::from(text.as_str()).to_string();
     let texts: Vec<String> = value.texts.iter().map(quoted).collect();
     match value.setting.kind {

@@ -183,7 +183,7 @@ impl Stack {
         let guest = SocketAddr::new(p.ip.src, udp.src_port);
         let dialled = SocketAddr::new(p.ip.dst, udp.dst_port);
         let payload = p.span(range);
-        let room = self.has_room();
+        let room = self.has_room_for_a_mapping();
         let verdict = self.nat.translate(Transport::Udp, dialled);
         // Port 0 cannot be sent to, and an answer could not come back to it (RFC 768: no reply expected).
         if udp.src_port == 0 || udp.dst_port == 0 {
@@ -239,7 +239,7 @@ impl Stack {
                 }
                 match self.nat.translate(Transport::Icmp, SocketAddr::new(p.ip.dst, 0)) {
                     Verdict::Host(to) => {
-                        let room = self.has_room();
+                        let room = self.has_room_for_a_mapping();
                         let r = Request::new(&p.ip, to.ip(), (id, seq), p.ttl(), message);
                         let mut cx = context!(self, p.now);
                         self.echo.request(&mut cx, &r, room);
@@ -262,7 +262,17 @@ impl Stack {
 
     /// Whether one more flow may be open.
     pub(super) fn has_room(&self) -> bool {
-        self.tcp.len() + self.udp.mappings().len() + self.echo.mappings().len() + self.dns.live()
-            < self.limits.flows
+        self.tcp.len() + self.mappings() < self.limits.flows
+    }
+
+    /// The same for what nobody closes: it leaves a quarter to connections, which could not be opened for minutes
+    /// otherwise after datagrams to a million ports.
+    fn has_room_for_a_mapping(&self) -> bool {
+        self.has_room() && self.mappings() < self.limits.flows - self.limits.flows / 4
+    }
+
+    /// Flows that end by time alone.
+    fn mappings(&self) -> usize {
+        self.udp.mappings().len() + self.echo.mappings().len() + self.dns.live()
     }
 }

@@ -5,6 +5,7 @@
 //! want; *info* is neither good nor bad.
 
 use super::observe::{Limit, Observations, Trouble};
+use crate::cli::settings::FILE_VARIABLE;
 use crate::config::SandboxMode;
 use crate::msg::Steering;
 use crate::netns::process::{APPARMOR, SpawnError};
@@ -387,6 +388,14 @@ fn settings(seen: &Observations, lines: &mut Vec<Line>) {
             Line::new("state", Status::Fail, cause).because("state-dir", remedy)
         }
     });
+    let given = match &seen.settings {
+        Ok(given) => given.join(", "),
+        Err(e) => {
+            let remedy = format!("mend it: nothing starts until then; `{FILE_VARIABLE}=` leaves a file out");
+            lines.push(Line::new("settings", Status::Fail, e.to_string()).because("settings", remedy));
+            return;
+        }
+    };
     let set: Vec<String> = seen.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let network = crate::config::Network::default();
     let v6 = network.v6.map_or(String::new(), |net| format!(", {net}"));
@@ -394,7 +403,7 @@ fn settings(seen: &Observations, lines: &mut Vec<Line>) {
         "settings",
         Status::Info,
         format!(
-            "unless told otherwise: {}{v6}, MTU {}, sandbox {}{}{}",
+            "unless told otherwise: {}{v6}, MTU {}, sandbox {}{}{given}{}{}",
             network.v4,
             network.mtu,
             match SandboxMode::default() {
@@ -402,6 +411,7 @@ fn settings(seen: &Observations, lines: &mut Vec<Line>) {
                 SandboxMode::Off => "off",
                 SandboxMode::Require => "require",
             },
+            if given.is_empty() { "" } else { "; set: " },
             if set.is_empty() { "" } else { "; from the environment: " },
             set.join(" ")
         ),

@@ -5,6 +5,8 @@
 //! else of the host is touched. Programs of others are asked for their versions.
 
 use crate::bench::machine;
+use crate::cli::{config, settings};
+use crate::config::settings::{Caller, Origin, SettingsError};
 use crate::config::{Network, Resolvers};
 use crate::control::state::StateDir;
 use crate::control::{resolvers, resolvers::RESOLV_CONF};
@@ -138,6 +140,8 @@ pub struct Observations {
     pub peers: Vec<Peer>,
     /// Where instances keep their state.
     pub state_dir: Result<PathBuf, String>,
+    /// Settings that are not the defaults, each with where it came from; or what is wrong with one.
+    pub settings: Result<Vec<String>, SettingsError>,
     /// Variables of the environment that count, as set.
     pub environment: Vec<(&'static str, String)>,
 }
@@ -176,6 +180,10 @@ pub fn observe() -> Observations {
         no_new_privs: field("NoNewPrivs:").is_some_and(|set| set != "0"),
         peers: peers(),
         state_dir: StateDir::create(None).map(|dir| dir.path().to_owned()).map_err(|e| e.to_string()),
+        settings: settings::load(Caller::Run).map(|all| {
+            let given = all.iter().filter(|value| value.origin != Origin::Default);
+            given.map(|v| format!("{} = {} ({})", v.setting.key, config::shown(v), v.origin)).collect()
+        }),
         environment: VARIABLES.iter().filter_map(|name| Some((*name, std::env::var(name).ok()?))).collect(),
     }
 }

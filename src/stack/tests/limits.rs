@@ -56,6 +56,16 @@ fn flows_of_all_kinds_share_one_limit() {
 }
 
 #[test]
+fn datagrams_leave_room_for_connections() {
+    let mut w = limited(Limits { flows: 8, half_open: 100, ..Limits::default() });
+    let mut opened = |f: Vec<u8>| w.batch(&[f]).iter().filter(|d| matches!(d, Done::Open(..))).count();
+    let datagrams: usize =
+        (1..=20).map(|port| opened(udp_frame(&format!("10.0.2.100:{port}"), "198.51.100.2:9", b"x"))).sum();
+    assert_eq!(datagrams, 6);
+    assert_eq!((1..=3).map(|port| opened(syn(port))).sum::<usize>(), 2);
+}
+
+#[test]
 fn new_flows_beyond_the_rate_are_lost_and_come_again() {
     let mut w = limited(Limits { flows: 1000, half_open: 1000, new_flows: 10, ..Limits::default() });
     let mut opened = 0;

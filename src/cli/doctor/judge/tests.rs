@@ -3,6 +3,7 @@
 use super::super::observe::{Inside, Peer};
 use super::*;
 use crate::config::Resolvers;
+use crate::config::settings::SettingsError;
 use crate::netns::{idmap, process};
 use crate::ring::{Granted, Offer, Settings};
 use crate::tap::TapError;
@@ -51,6 +52,7 @@ fn whole() -> Observations {
         no_new_privs: false,
         peers: vec![Peer { name: "pasta", path: "/usr/bin/pasta".into(), version: None }],
         state_dir: Ok("/run/user/1000/ringtap/7".into()),
+        settings: Ok(vec!["policy.deny = [\"all\"] (env RINGTAP_POLICY_DENY)".into()]),
         environment: vec![("XDG_RUNTIME_DIR", "/run/user/1000".into())],
     }
 }
@@ -242,6 +244,9 @@ fn budgets_and_settings_that_take_something() {
     let seen = Observations { ping_groups: Some((5, 10)), groups: vec![4, 11, 7], ..whole() };
     assert_eq!(wrong(&seen), []);
     only(&Observations { resolvers: None, ..whole() }, Status::Warn, "no-resolvers", "--dns");
+    let settings = Err(SettingsError { place: "/c.toml:3".into(), cause: "deny is no setting".into() });
+    only(&Observations { settings, ..whole() }, Status::Fail, "settings", "mend it");
+    assert!(judge(&whole()).iter().any(|line| line.found.contains("; set: policy.deny = [\"all\"] (env ")));
     let foreign = "state directory /tmp/x is not ours alone; remove it".to_owned();
     only(&Observations { state_dir: Err(foreign), ..whole() }, Status::Fail, "state-dir", "remove it");
     let mut seen = whole();
