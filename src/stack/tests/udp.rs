@@ -471,7 +471,7 @@ fn mappings_are_bounded_and_a_dead_socket_ends_its_mapping() {
     let done = w.event(flow, HostEvent::ConnectFailed(HostError::Exhausted));
     assert!(matches!(done.last(), Some(Done::Close(f, _)) if *f == flow));
     assert!(w.end_batch().is_empty());
-    assert_eq!((w.stack.flows().count(), w.held()), (63, 0));
+    assert_eq!((w.stack.flows().count(), w.held()), (47, 0));
 }
 
 #[test]
