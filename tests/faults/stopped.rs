@@ -53,14 +53,17 @@ fn a_stopped_control_holds_up_no_traffic() {
     let instance = Instance::run(&world, &["-p", "8080:80"]);
     let _server = Server::tcp_echo(instance.guest.place().tcp_listener(([0, 0, 0, 0], 80)).unwrap());
     let open = echo(&instance.guest).unwrap();
-    signal(instance.control, SIGSTOP);
-    assert!(answers(&open) && echo(&instance.guest).is_some());
-    // More clients than sockets are kept ahead: plane and factory get along without control.
-    for _ in 0..100 {
+    let ask = || {
         let client = world.lab.internet().tcp_connect((HOST[0], 8080)).unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         assert!(answers(&client));
-    }
+    };
+    // COMMAND may run before control has told the plane what the namespace can do, which is when ports begin to be served.
+    ask();
+    signal(instance.control, SIGSTOP);
+    assert!(answers(&open) && echo(&instance.guest).is_some());
+    // More clients than sockets are kept ahead: plane and factory get along without control.
+    (0..100).for_each(|_| ask());
     sh(instance.guest.place(), "curl -sS --max-time 20 http://server.test/peer").ok();
     signal(instance.control, SIGCONT);
     let sock = instance.state.join("api.sock");
