@@ -67,7 +67,7 @@ fn a_relayed_connection_is_followed_from_the_client_to_the_server_inside() {
     }
     // The plane's descriptors are those of the kernel, where the kernel lets us look.
     let way = json(&world, &["explain", "8080"]).remove(0);
-    let fds = descriptors(plane);
+    let fds = if looks { descriptors(plane) } else { Vec::new() };
     for role in ["listener", "client", "guest"].into_iter().filter(|_| looks) {
         let fd = socket(&way, role)["fd"].to_string();
         let to = &fds.iter().find(|(n, _)| *n == fd).unwrap_or_else(|| panic!("{fd}: {fds:?}")).1;
