@@ -183,9 +183,7 @@ impl Shard {
             if let Some((count, what)) = self.crowd.news(&self.stack, self.now) {
                 warn!("{count} {what}");
             }
-            while let Some(action) = self.stack.poll_action() {
-                self.perform(action);
-            }
+            self.carry_out();
             self.feed_the_starved();
             self.flush_pcap();
             self.flush_captures();
@@ -228,6 +226,13 @@ impl Shard {
             Tag::Factory(channel) => self.on_factory(channel, &c),
         }
         None
+    }
+
+    /// Does what the stack wants done by now.
+    pub(super) fn carry_out(&mut self) {
+        while let Some(action) = self.stack.poll_action() {
+            self.perform(action);
+        }
     }
 
     fn perform(&mut self, action: Action) {

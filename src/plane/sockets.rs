@@ -152,13 +152,14 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Keeps `socket` under its flow.
+    /// Keeps `socket` under its flow. The one that had its place must have been removed.
     pub fn insert(&mut self, socket: HostSocket) -> &mut HostSocket {
         let table = &mut self.by_kind[socket.flow.kind() as usize];
         let index = socket.flow.index();
         if index >= table.len() {
             table.resize_with(index + 1, || None);
         }
+        debug_assert!(table[index].is_none(), "a socket would be dropped with operations in flight");
         table[index].insert(Box::new(socket))
     }
 

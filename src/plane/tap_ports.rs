@@ -272,6 +272,9 @@ impl Shard {
     /// reset when there is no room for the flow.
     pub(super) fn accept_stream(&mut self, fd: OwnedFd, port: &Published, index: u16, client: SocketAddr) {
         let guest = port.target(self.stack.network(), index, client.ip());
+        // A connection that has ended in this very batch is closed first: its place may be the new one's, and its socket would
+        // be dropped there with a receive still in flight, which keeps it open for ever.
+        self.carry_out();
         let instead = self.stack.counters().shown_as_gateway;
         let header = port.proxy_protocol.and_then(|version| self.proxy_header(version, &fd, client));
         let flow = self.stack.accept_stream(self.now, guest, client, port.source_ip);
