@@ -8,7 +8,7 @@ use ringtap::lab::Server;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 /// Whom the guest asks, and a line of the settings that closes it.
 const WEB: &str = "http://203.0.113.80/peer";
@@ -19,23 +19,8 @@ const STARTS: [&str; 2] = [
     "rootlesskit --net=slirp4netns --disable-host-loopback --copy-up=/etc --port-driver=builtin sh -c \"$ask\"",
 ];
 
-/// A shell in the lab's host with ringtap under all its names in PATH. An ordinary user where that is a real one.
-fn shell(world: &World, script: &str) -> Command {
-    let host = world.lab.host();
-    let command = if world.lab.users_are_real() { host.command_as_user("sh") } else { host.command("sh") };
-    let mut command = command.unwrap();
-    let bin = world.lab.bin("ringtap");
-    let path = std::env::var("PATH").unwrap_or_default();
-    command
-        .args(["-c", script])
-        .env("PATH", format!("{}:{path}:/usr/sbin:/sbin", bin.parent().unwrap().display()))
-        .env_remove("ROOTLESSKIT_STATE_DIR")
-        .stdin(Stdio::null());
-    command
-}
-
 fn sh(world: &World, script: &str) -> Outcome {
-    outcome(script, shell(world, script))
+    outcome(script, world.shell(script))
 }
 
 /// A script line that writes the settings.
@@ -265,7 +250,7 @@ fn the_command_cannot_open_what_the_settings_close() {
         ringtap run -- sh -c 'curl -sS -o /dev/null -w %{http_code} -m 20 http://203.0.113.80/peer'";
     let script =
         format!("{}exec ringtap run --no-pidns -- sh -c '{}'", file(CLOSED), inside.replace('\'', "'\\''"));
-    let mut command = shell(&world, &script);
+    let mut command = world.shell(&script);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut running = world.lab.host().spawn(&mut command).unwrap();
     let mut out = std::io::BufReader::new(running.child().stdout.take().unwrap());

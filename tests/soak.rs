@@ -7,9 +7,8 @@
 
 mod common;
 
-use common::{ECHO, HOST, PATIENCE, SERVER, World};
+use common::{ECHO, HOST, PATIENCE, SERVER, World, both_ways};
 use ringtap::bench::cost::pss;
-use ringtap::lab::serve::{judge, send_pattern};
 use ringtap::lab::{Guest, Server};
 use socket2::SockRef;
 use std::fs;
@@ -184,17 +183,6 @@ impl Stand {
             });
         });
     }
-}
-
-fn both_ways(mut stream: TcpStream, bytes: u64) {
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut to = stream.try_clone().unwrap();
-    let sender = std::thread::spawn(move || {
-        send_pattern(&mut to, bytes).unwrap();
-        to.shutdown(Shutdown::Write).unwrap();
-    });
-    assert_eq!(judge(&mut stream).unwrap(), format!("{bytes} bytes sound\n"));
-    sender.join().unwrap();
 }
 
 /// A datagram there and back; what is lost on a busy machine is sent again.

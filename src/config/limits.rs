@@ -2,7 +2,7 @@
 //!
 //! Theory of operation. What a guest opens costs the host: a descriptor and kernel memory for each flow, work for each new
 //! one, buffers for what is under way. The defaults are far beyond what busy guests do, and far below what would harm the
-//! host; a guest that meets a limit loses what it asked for last, is counted ([`crate::flow::Limit`]) and named in the log.
+//! host; a guest that meets a limit loses what it asked for last, is counted (`flow::Limit`) and named in the log.
 //! Descriptors and buffers may be fewer than these numbers; then those decide.
 
 use serde::{Deserialize, Serialize};

@@ -298,9 +298,10 @@ impl World {
         self.fd_inside(net, || {
             // SAFETY: takes integers.
             let fd = check(unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) })?;
-            // SAFETY: all-zero is a valid sockaddr_ll; the name is a C string that lives as long as the call.
-            let (mut to, index) =
-                unsafe { (std::mem::zeroed::<libc::sockaddr_ll>(), libc::if_nametoindex(name.as_ptr())) };
+            // SAFETY: a sockaddr_ll is integers and an array of them, for which zero is valid.
+            let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+            // SAFETY: the name is a C string that lives as long as the call.
+            let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
             to.sll_family = libc::AF_PACKET as _;
             to.sll_ifindex = index as _;
             let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;

@@ -13,9 +13,10 @@ pub mod crowd;
 
 use ringtap::lab::contender::{Contender, Start, on_path, ready_on_3};
 use ringtap::lab::dns::{DnsServer, default_names};
+use ringtap::lab::serve::{judge, send_pattern};
 use ringtap::lab::{Guest, Lab, Place, Running, Server, addr};
 use std::io::{BufRead, BufReader, Read};
-use std::net::IpAddr;
+use std::net::{IpAddr, Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -41,6 +42,18 @@ pub fn need(program: &str) {
     let places = ["/usr/sbin", "/sbin"].map(|d| Path::new(d).join(program));
     let found = on_path(program) || places.iter().any(|p| p.is_file());
     assert!(found, "this test runs {program}, which is not installed: apt-get install {package}");
+}
+
+/// Sends bytes to an echo server and judges what comes back meanwhile.
+pub fn both_ways(mut stream: TcpStream, bytes: u64) {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut to = stream.try_clone().unwrap();
+    let sender = std::thread::spawn(move || {
+        send_pattern(&mut to, bytes).unwrap();
+        to.shutdown(Shutdown::Write).unwrap();
+    });
+    assert_eq!(judge(&mut stream).unwrap(), format!("{bytes} bytes sound\n"));
+    sender.join().unwrap();
 }
 
 /// By which the program under test is called.
@@ -102,6 +115,23 @@ impl World {
             true => self.lab.host().command_as_user(&program).unwrap(),
             false => self.lab.host().command(&program).unwrap(),
         }
+    }
+
+    /// A shell in the lab's host, with ringtap under all its names in PATH. It is an ordinary user's, or that of root of the
+    /// lab where such a user would be no real one: it would have a single id, and each command a user namespace in which it
+    /// could not see the next one's.
+    pub fn shell(&self, script: &str) -> Command {
+        let host = self.lab.host();
+        let real = self.lab.users_are_real();
+        let mut command = if real { host.command_as_user("sh") } else { host.command("sh") }.unwrap();
+        let bin = self.lab.bin("ringtap");
+        let path = std::env::var("PATH").unwrap_or_default();
+        command
+            .args(["-c", script])
+            .env("PATH", format!("{}:{path}:/usr/sbin:/sbin", bin.parent().unwrap().display()))
+            .env_remove("ROOTLESSKIT_STATE_DIR")
+            .stdin(Stdio::null());
+        command
     }
 
     /// `ringtap run OPTIONS -- sh -ec SCRIPT` as an ordinary user.

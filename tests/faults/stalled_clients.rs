@@ -1,10 +1,9 @@
 //! Many clients of a relayed port whose server does not read: they bring nobody else to a standstill, neither clients of the relay
 //! nor the guest's own connections.
 
-use crate::common::{HOST, PATIENCE, SERVER, World};
+use crate::common::{HOST, PATIENCE, SERVER, World, both_ways};
 use crate::{Instance, answers, echo};
 use ringtap::lab::Server;
-use ringtap::lab::serve::{judge, send_pattern};
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -27,17 +26,6 @@ fn stuff(stream: &mut TcpStream) {
             }
         }
     }
-}
-
-fn both_ways(mut stream: TcpStream, bytes: u64) {
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut to = stream.try_clone().unwrap();
-    let sender = std::thread::spawn(move || {
-        send_pattern(&mut to, bytes).unwrap();
-        to.shutdown(Shutdown::Write).unwrap();
-    });
-    assert_eq!(judge(&mut stream).unwrap(), format!("{bytes} bytes sound\n"));
-    sender.join().unwrap();
 }
 
 /// Requests, bulk and new connections pass beside those that are stalled, by the port and by the tap.

@@ -1,7 +1,7 @@
 //! rootlessctl, and what the API says in RootlessKit's place.
 
 use crate::common::{World, need};
-use crate::{sh, shell};
+use crate::sh;
 
 const START: &str =
     "exec rootlesskit --state-dir=$XDG_RUNTIME_DIR/rk --disable-host-loopback --net=slirp4netns";
@@ -88,7 +88,7 @@ fn the_rootlessctl_of_debian_understands_us() {
          {theirs} remove-ports 1; echo ==; rootlessctl add-ports 127.0.0.1:8080:80/tcp; rootlessctl list-ports; \
          rootlessctl info; rootlessctl remove-ports 2'"
     );
-    let mut command = shell(&world, &script);
+    let mut command = world.shell(&script);
     command.env("LANG", "C.UTF-8");
     let said = crate::outcome(&script, command).ok();
     let (theirs, ours) = said.split_once("==\n").unwrap();

@@ -21,29 +21,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ringtap::lab::Running;
 use std::io::{BufRead, BufReader, Read};
-use std::process::{ChildStdout, Command, Stdio};
+use std::process::{ChildStdout, Stdio};
 use std::time::{Duration, Instant};
-
-/// A shell in the lab's host, as an ordinary user, or as root of the lab where that is no real user: it would have a single
-/// id, and each command a user namespace in which it could not see the next one's. `rootlesskit` and `rootlessctl` are ringtap, `$XDG_RUNTIME_DIR` is a
-/// directory of the user's.
-fn shell(world: &World, script: &str) -> Command {
-    let host = world.lab.host();
-    let command = if world.lab.users_are_real() { host.command_as_user("sh") } else { host.command("sh") };
-    let mut command = command.unwrap();
-    let bin = world.lab.bin("rootlesskit");
-    let path = std::env::var("PATH").unwrap_or_default();
-    command
-        .args(["-c", script])
-        .env("PATH", format!("{}:{path}:/usr/sbin:/sbin", bin.parent().unwrap().display()))
-        .env_remove("ROOTLESSKIT_STATE_DIR")
-        .stdin(Stdio::null());
-    command
-}
 
 /// The script, to its end.
 fn sh(world: &World, script: &str) -> Outcome {
-    outcome(script, shell(world, script))
+    outcome(script, world.shell(script))
 }
 
 /// A script that runs until it is dropped, and what it says.
@@ -54,7 +37,7 @@ struct Started {
 
 impl Started {
     fn new(world: &World, script: &str) -> Self {
-        let mut running = world.lab.host().spawn(shell(world, script).stdout(Stdio::piped())).unwrap();
+        let mut running = world.lab.host().spawn(world.shell(script).stdout(Stdio::piped())).unwrap();
         let out = BufReader::new(running.child().stdout.take().unwrap());
         Self { running, out }
     }

@@ -22,7 +22,7 @@ fn sockets_keep_their_numbers_and_listen_pid_is_the_commands() {
                 "for n in 3 4 5; do : > $XDG_RUNTIME_DIR/f$n; done; \
                  exec sh -c 'LISTEN_FDS={count} LISTEN_PID=$$ exec rootlesskit {options} sh -c \"$CHECK\"' {open}"
             );
-            let mut command = crate::shell(&world, &script);
+            let mut command = world.shell(&script);
             command.env("CHECK", CHECK);
             let said = crate::outcome(&script, command).ok();
             let mut lines = said.lines();
