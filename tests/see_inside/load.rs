@@ -57,3 +57,22 @@ fn clients_that_never_stop_asking_are_answered_so_many_times_a_second_and_others
     assert!(answered <= most, "{answered} answers, {most} at most");
     assert!(answered > BURST, "{answered}");
 }
+
+#[test]
+fn captures_begin_no_oftener_than_questions_are_asked() {
+    let world = World::new();
+    let mut guest = world.guest();
+    let socket = world.lab.dir().join(format!("user-run/ringtap/{}/api.sock", pid(&mut guest)));
+    let (start, mut begun) = (Instant::now(), 0.0);
+    while start.elapsed() < Duration::from_secs(2) {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        let request = "POST /ringtap/v1/capture HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).unwrap();
+        assert_eq!(&head, b"HTTP/1.1 101");
+        begun += 1.0;
+    }
+    let most = BURST + RATE * start.elapsed().as_secs_f64() + 1.0;
+    assert!(begun > BURST && begun <= most, "{begun} captures, {most} at most");
+}

@@ -146,7 +146,7 @@ async fn converse(stream: &UnixStream, seat: &Seat, calls: &mpsc::Sender<Call>, 
 /// Whether a request costs the plane something.
 fn asks_the_plane(request: &Request) -> bool {
     let own = request.path.strip_prefix("/ringtap/v1/");
-    request.method == "GET" && own.is_some_and(|path| path != "instance")
+    own.is_some_and(|path| path == "capture" || request.method == "GET" && path != "instance")
 }
 
 /// The next request, from `held` and from the client; `None` if the client is gone or too slow.
