@@ -14,8 +14,10 @@ use ringtap::wire::tcp::{Flags, Options};
 use ringtap::wire::{Gso, Tcp};
 use std::time::Duration;
 
-/// A run has no more steps than this.
+/// A run has no more steps than this,
 const MOST: usize = 400;
+/// and no fewer: an input that is used up before is played again.
+const LEAST: usize = 50;
 const ERRORS: [HostError; 10] = [
     HostError::Refused,
     HostError::Reset,
@@ -30,7 +32,7 @@ const ERRORS: [HostError; 10] = [
 ];
 const NEAR: [i64; 16] =
     [0, 0, 0, 0, 1, -1, 2, 100, -100, 1460, -1460, 4096, 65_535, -70_000, 1 << 20, 0x7fff_ffff];
-const SIZES: [usize; 8] = [0, 0, 1, 100, 1460, 4097, 20_000, 60_000];
+const SIZES: [usize; 8] = [0, 0, 1, 100, 1460, 2921, 5000, 60_000];
 const REMOTES: [&str; 4] = ["198.51.100.2:80", "[2001:db8::1]:80", "10.0.2.3:53", "10.0.2.2:22"];
 const PEERS: [&str; 6] = [
     "198.51.100.2:53",
@@ -58,9 +60,12 @@ pub fn stack(data: &[u8]) {
         w.frame(&seeds::arp(1, [10, 0, 2, 100], [10, 0, 2, 2]));
         w.frame(&seeds::message(addr("fd00::100"), addr("2001:db8::1"), 64, &[128, 0, 0, 0, 0, 1, 0, 1]));
     }
-    for _ in 0..MOST {
+    for done in 0..MOST {
         if input.is_empty() {
-            break;
+            if done >= LEAST || data.is_empty() {
+                break;
+            }
+            input = Input::new(data);
         }
         step(&mut w, &mut input);
     }
@@ -109,7 +114,7 @@ fn tuple(input: &mut Input<'_>) -> Tuple {
 /// A segment of the guest's, near what is expected.
 fn tcp(w: &mut World, input: &mut Input<'_>) {
     let tuple = tuple(input);
-    let seen = w.seen.get(&tuple).copied().unwrap_or_default();
+    let (acked, next) = w.seen.get(&tuple).map_or((None, 0), |s| (s.acked, s.next));
     let (how, near) = (input.u8(), input.u8());
     let flags = match how & 15 {
         0..=2 => Flags::SYN,
@@ -121,9 +126,9 @@ fn tcp(w: &mut World, input: &mut Input<'_>) {
         _ => Flags(input.u8()),
     };
     let size = SIZES[usize::from(how >> 4 & 7)];
-    let base = seen.acked.unwrap_or(0xffff_ff00);
+    let base = acked.unwrap_or(0xffff_ff00);
     let seq = base.wrapping_add(NEAR[usize::from(near & 15)] as u32);
-    let ack = seen.next.wrapping_add(NEAR[usize::from(near >> 4)] as u32);
+    let ack = next.wrapping_add(NEAR[usize::from(near >> 4)] as u32);
     let window = input.pick(&[65_535, 65_535, 0, 1, 100, 29_200]);
     let mut options = Options::default();
     if flags.has(Flags::SYN) {
@@ -132,7 +137,7 @@ fn tcp(w: &mut World, input: &mut Input<'_>) {
         options.sack_permitted = how & 0x80 != 0;
     } else if how & 0x80 != 0 {
         for _ in 0..input.u8() % 5 {
-            let left = seen.next.wrapping_sub(u32::from(input.u16()));
+            let left = next.wrapping_sub(u32::from(input.u16()));
             let _ = options.sack.try_push((left, left.wrapping_add(u32::from(input.u16()))));
         }
     }
@@ -140,7 +145,7 @@ fn tcp(w: &mut World, input: &mut Input<'_>) {
     let t = Tcp { window, urgent, options, ..seeds::plain(seq, ack, flags) };
     let mut frame = segment(tuple.0, tuple.1, &t, size).to_vec();
     let start = seq.wrapping_add(u32::from(flags.has(Flags::SYN)));
-    frame.extend((0..size as u32).map(|i| pattern(tuple.0.port(), start.wrapping_add(i))));
+    frame.extend_from_slice(pattern(tuple.0.port(), start, size));
     let gso = if size > 1460 { Gso::Tcp { mss: 1460 } } else { Gso::None };
     w.frame_gso(&frame, gso);
 }
@@ -165,8 +170,7 @@ fn tcp_host(w: &mut World, input: &mut Input<'_>) {
         0..=2 if !sock.over && sock.receiving => {
             let n = SIZES[usize::from(what >> 4 & 7)].max(1) as u32;
             let given = sock.given;
-            let bytes: Vec<u8> = (given..given + n).map(|i| pattern(remote, i)).collect();
-            if let Some(span) = w.host_buffer(&bytes) {
+            if let Some(span) = w.host_buffer(pattern(remote, given, n as usize)) {
                 if let Some(sock) = w.socks.get_mut(&id) {
                     sock.given += n;
                 }

@@ -16,16 +16,46 @@ use ringtap::wire::segment::{Caps, Scratch, cut};
 use ringtap::wire::tcp::Flags;
 use ringtap::wire::{Frame, Gso, Net, Payload, Tcp, checksum, parse};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::fmt;
+use std::mem;
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 /// The host's resolvers, of which the first two count at the start.
 pub const SERVERS: [&str; 3] = ["198.51.100.53:53", "[2001:db8::53]:53", "127.0.0.53:53"];
 
-/// A byte of a stream: whatever is lost, doubled or misplaced shows.
-pub fn pattern(salt: u16, place: u32) -> u8 {
-    let x = place.wrapping_add(u32::from(salt).wrapping_mul(0x9e37_79b9)).wrapping_mul(0x85eb_ca6b);
-    (x >> 24) as u8
+/// Bytes of a stream after which its pattern begins anew. No window reaches as far.
+const PERIOD: usize = 1 << 22;
+/// No window reaches farther: what lies beyond is never acknowledged, and half the numbers ahead is behind.
+const WINDOW: u32 = 1 << 24;
+/// Longest part of a stream that is looked at as one.
+const LONGEST: usize = 1 << 16;
+
+/// As many bytes of a stream, from this place on: whatever is lost, doubled or misplaced shows.
+///
+/// They come out of a table, and are compared as slices: a loop over bytes in a program that is watched for its coverage
+/// takes longer than all else.
+pub fn pattern(salt: u16, place: u32, len: usize) -> &'static [u8] {
+    static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let byte = |i: u32| (i.wrapping_mul(0x85eb_ca6b) >> 24) as u8;
+        (0..PERIOD as u32).chain(0..LONGEST as u32).map(byte).collect()
+    });
+    let start = place.wrapping_add(u32::from(salt).wrapping_mul(0x9e37_79b9)) as usize % PERIOD;
+    &BYTES[start..start + len]
+}
+
+/// Where two slices of one length differ first.
+fn first_difference(a: &[u8], b: &[u8]) -> Option<usize> {
+    if a == b { None } else { a.iter().zip(b).position(|(a, b)| a != b) }
+}
+
+/// What happens, for who looks into a finding: RINGTAP_FUZZ_TRACE=1.
+fn told(what: fmt::Arguments<'_>) {
+    static TRACE: LazyLock<bool> = LazyLock::new(|| std::env::var_os("RINGTAP_FUZZ_TRACE").is_some());
+    if *TRACE {
+        eprintln!("{what}");
+    }
 }
 
 fn capacity(class: Class) -> usize {
@@ -57,7 +87,7 @@ pub struct Sock {
 }
 
 /// What the guest has seen and sent of a connection.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Seen {
     /// The host's side.
     pub flow: Option<FlowId>,
@@ -69,8 +99,10 @@ pub struct Seen {
     pub first: Option<u32>,
     /// The last acknowledgement.
     pub acked: Option<u32>,
-    /// The furthest that the guest has sent, FIN included.
+    /// The furthest that the guest has sent, FIN included, since the stack's first acknowledgement.
     pub sent: u32,
+    /// How far each of its segments went: which of them are of this connection, the first acknowledgement tells.
+    ends: Vec<u32>,
     /// Its payload is of a frame that does not follow the pattern.
     pub tainted: bool,
 }
@@ -201,6 +233,7 @@ impl World {
         if let Ok(Frame { net: Net::Ip(ip, Payload::Tcp(tcp, r)), .. }) = ringtap::wire::parse_gso(bytes, gso)
         {
             let tuple = (SocketAddr::new(ip.src, tcp.src_port), SocketAddr::new(ip.dst, tcp.dst_port));
+            told(format_args!("{:?} guest {tuple:?} {tcp:?} {} bytes", self.now, r.len()));
             self.note_sent(tuple, &tcp, &bytes[r]);
         }
         self.enter(bytes, gso);
@@ -221,17 +254,17 @@ impl World {
         let flags = tcp.flags;
         let len = payload.len() as u32 + u32::from(flags.has(Flags::SYN)) + u32::from(flags.has(Flags::FIN));
         let end = tcp.seq.wrapping_add(len);
-        // No window reaches farther: what lies beyond is never acknowledged, and half the numbers ahead is behind.
-        if seen.acked.is_none_or(|_| (1..1 << 24).contains(&end.wrapping_sub(seen.sent))) {
+        seen.ends.push(end);
+        if seen.acked.is_some() && (1..WINDOW).contains(&end.wrapping_sub(seen.sent)) {
             seen.sent = end;
         }
         let salt = tuple.0.port();
         let start = tcp.seq.wrapping_add(u32::from(flags.has(Flags::SYN)));
-        let follows = payload.iter().zip(0u32..).all(|(b, i)| *b == pattern(salt, start.wrapping_add(i)));
-        seen.tainted |= !follows;
+        seen.tainted |= payload != pattern(salt, start, payload.len());
     }
 
     pub fn event(&mut self, flow: FlowId, event: HostEvent) {
+        told(format_args!("{:?} host {flow:?} {event:?}", self.now));
         self.stack.handle_host(self.now, flow, event);
         self.after();
     }
@@ -285,6 +318,7 @@ impl World {
 
     fn actions(&mut self) {
         while let Some(action) = self.stack.poll_action() {
+            told(format_args!("{:?} {action:?}", self.now));
             match action {
                 Action::Release(buf) => self.release(buf),
                 Action::Emit(e) => self.emitted(&e),
@@ -378,10 +412,8 @@ impl World {
         let Some(tuple) = tuple else { return };
         let Some(seen) = self.seen.get(&tuple).filter(|s| !s.tainted && s.flow == Some(id)) else { return };
         let Some(first) = seen.first.map(|first| first.wrapping_add(taken)) else { return };
-        for (b, i) in bytes.iter().zip(0u32..) {
-            let place = first.wrapping_add(i);
-            assert_eq!(*b, pattern(tuple.0.port(), place), "byte {place} of {tuple:?} towards the host");
-        }
+        let differs = first_difference(&bytes, pattern(tuple.0.port(), first, bytes.len()));
+        assert_eq!(differs, None, "place in what was sent from {first} of {tuple:?} towards the host");
     }
 
     /// A super-frame, its checksum completed as the receiver would, and cut as for a tap without offload.
@@ -420,6 +452,7 @@ impl World {
         assert_eq!(frame.src_mac[0], 0x52, "frames come from our own MACs");
         if let Net::Ip(ip, Payload::Tcp(tcp, r)) = &frame.net {
             let tuple = (SocketAddr::new(ip.dst, tcp.dst_port), SocketAddr::new(ip.src, tcp.src_port));
+            told(format_args!("{:?} to guest {tuple:?} {tcp:?} {} bytes", self.now, r.len()));
             self.heard(tuple, tcp, &bytes[r.clone()]);
         }
         self.frames.push_back(bytes);
@@ -439,7 +472,8 @@ impl World {
         let syn = tcp.flags.has(Flags::SYN);
         // Two connections of one instant have the same first number of ours (RFC 6528: by tuple and clock).
         if syn && (seen.iss != Some(tcp.seq) || seen.first != Some(tcp.ack)) {
-            *seen = Seen { flow: seen.flow, sent: seen.sent, iss: Some(tcp.seq), ..Seen::default() };
+            let ends = mem::take(&mut seen.ends);
+            *seen = Seen { flow: seen.flow, ends, iss: Some(tcp.seq), ..Seen::default() };
         }
         let len = payload.len() as u32 + u32::from(syn) + u32::from(tcp.flags.has(Flags::FIN));
         let end = tcp.seq.wrapping_add(len);
@@ -456,9 +490,9 @@ impl World {
                     "{tuple:?} takes an acknowledgement back"
                 );
             }
-            if (syn || seen.acked.is_none()) && (seen.sent.wrapping_sub(tcp.ack) as i32) < 0 {
-                // Of several SYNs one came through, and the account has the last.
-                seen.sent = tcp.ack;
+            if seen.acked.is_none() {
+                let ahead = seen.ends.iter().map(|end| end.wrapping_sub(tcp.ack)).filter(|n| *n < WINDOW);
+                seen.sent = tcp.ack.wrapping_add(ahead.max().unwrap_or(0));
             }
             assert!(
                 (seen.sent.wrapping_sub(tcp.ack) as i32) >= 0,
@@ -468,11 +502,14 @@ impl World {
         }
         let (Some(iss), Some(given)) = (seen.iss, given) else { return };
         let first = iss.wrapping_add(1);
-        for (b, i) in payload.iter().zip(0u32..) {
-            let place = tcp.seq.wrapping_add(i).wrapping_sub(first);
-            assert!(place < given, "byte {place} of {tuple:?} to the guest, and the host has sent {given}");
-            assert_eq!(*b, pattern(tuple.1.port(), place), "byte {place} of {tuple:?} to the guest");
-        }
+        let place = tcp.seq.wrapping_sub(first);
+        let end = place.wrapping_add(payload.len() as u32);
+        assert!(
+            payload.is_empty() || (place < given && end <= given && place < end),
+            "bytes {place} to {end} of {tuple:?} to the guest, and the host has sent {given}"
+        );
+        let differs = first_difference(payload, pattern(tuple.1.port(), place, payload.len()));
+        assert_eq!(differs, None, "place in what came from {place} of {tuple:?} to the guest");
     }
 
     /// What must hold between any two steps.

@@ -55,7 +55,7 @@ fn connected(w: &mut World) -> FlowId {
 fn say(w: &mut World, tcp: &Tcp, len: usize) {
     let mut frame = segment(tuple().0, tuple().1, tcp, len).to_vec();
     let start = tcp.seq.wrapping_add(u32::from(tcp.flags.has(Flags::SYN)));
-    frame.extend((0..len as u32).map(|i| pattern(tuple().0.port(), start.wrapping_add(i))));
+    frame.extend_from_slice(pattern(tuple().0.port(), start, len));
     w.frame_gso(&frame, if len > 1460 { Gso::Tcp { mss: 1460 } } else { Gso::None });
     w.end_batch();
 }
@@ -63,8 +63,8 @@ fn say(w: &mut World, tcp: &Tcp, len: usize) {
 /// The host's side sends so many bytes.
 pub fn host_sends(w: &mut World, id: FlowId, n: u32) {
     let given = w.socks[&id].given;
-    let bytes: Vec<u8> = (given..given + n).map(|i| pattern(tuple().1.port(), i)).collect();
-    let span = w.host_buffer(&bytes).expect("a buffer");
+    let bytes = pattern(tuple().1.port(), given, n as usize);
+    let span = w.host_buffer(bytes).expect("a buffer");
     w.socks.get_mut(&id).unwrap().given += n;
     w.event(id, HostEvent::Received(span));
 }
@@ -169,7 +169,7 @@ fn f_a_closed_or_shrinking_window_is_kept() {
 fn f_data_on_a_syn_counts_once() {
     let mut w = heard();
     let mut syn = segment(tuple().0, tuple().1, &plain(ISN, 0, Flags::SYN), 10).to_vec();
-    syn.extend((0..10).map(|i| pattern(1, ISN.wrapping_add(1 + i))));
+    syn.extend_from_slice(pattern(1, ISN.wrapping_add(1), 10));
     w.frame(&syn);
     w.end_batch();
     let id = w.opened.last().unwrap().0;
