@@ -13,7 +13,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn ring() -> Ring<u32> {
-    let arena = ArenaConfig { tap: 8, host: 64, small: 64, relay: 0 };
+    let arena = ArenaConfig { tap: 8, host: 64, small: 64, relay: 0, message: 64 };
     Ring::new(RingConfig { arena, ..RingConfig::default() }).expect("a ring; io_uring must be allowed here")
 }
 

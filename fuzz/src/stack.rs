@@ -9,7 +9,7 @@ use super::seeds::{self, addr, at, segment};
 use super::world::{Tuple, World, pattern};
 use ringtap::config::{Network, SourceIp};
 use ringtap::flow::Kind;
-use ringtap::stack::{Arrival, Door, HostError, HostEvent, IcmpError, Limits};
+use ringtap::stack::{Arrival, Door, HostError, HostEvent, IcmpError, Intake, Limits};
 use ringtap::wire::tcp::{Flags, Options};
 use ringtap::wire::{Gso, Tcp};
 use std::time::Duration;
@@ -167,8 +167,12 @@ fn tcp_host(w: &mut World, input: &mut Input<'_>) {
         return;
     }
     match what & 7 {
-        0..=2 if !sock.over && sock.receiving => {
-            let n = SIZES[usize::from(what >> 4 & 7)].max(1) as u32;
+        0..=2 if !sock.over && sock.intake.is_some() => {
+            let mut n = SIZES[usize::from(what >> 4 & 7)].max(1) as u32;
+            if let Some(Intake::Piece(most)) = sock.intake {
+                // Once; the stack asks for the next.
+                (n, sock.intake) = (n.min(most), None);
+            }
             let given = sock.given;
             if let Some(span) = w.host_buffer(pattern(remote, given, n as usize)) {
                 if let Some(sock) = w.socks.get_mut(&id) {
@@ -188,13 +192,17 @@ fn tcp_host(w: &mut World, input: &mut Input<'_>) {
             sock.taken = sock.taken.wrapping_add(n as u32);
             w.event(id, HostEvent::Sent(n));
         }
-        6 if !sock.over && sock.receiving => {
+        6 if !sock.over && sock.intake.is_some() => {
             sock.over = true;
             w.event(id, HostEvent::Eof);
         }
-        7 if !sock.over && sock.receiving && what > 0xc0 => {
+        7 if !sock.over && sock.intake.is_some() && what > 0xc0 => {
             sock.over = true;
             w.event(id, HostEvent::ReceiveFailed(error));
+        }
+        7 if !sock.over && sock.intake == Some(Intake::On) => {
+            sock.intake = None;
+            w.event(id, HostEvent::NoBuffer);
         }
         _ => {}
     }

@@ -8,10 +8,12 @@
 //! been silent for three hours, nothing is left.
 
 use super::seeds::at;
-use ringtap::buf::{BufId, Class, DEFAULT_SLOTS, HOST_SLOT, RELAY_SLOT, SMALL_SLOT, Span, TAP_SLOT};
+use ringtap::buf::{
+    BufId, Class, DEFAULT_SLOTS, HOST_SLOT, RELAY_SLOT, SMALL_MAX, SMALL_SLOT, Span, TAP_SLOT,
+};
 use ringtap::config::{Network, Resolvers};
 use ringtap::flow::{DropReason, FlowId, Kind, Time};
-use ringtap::stack::{Action, Emit, FrameMeta, HostError, HostEvent, Limits, Open, Stack};
+use ringtap::stack::{Action, Emit, FrameMeta, HostError, HostEvent, Intake, Limits, Open, Stack};
 use ringtap::wire::segment::{Caps, Scratch, cut};
 use ringtap::wire::tcp::Flags;
 use ringtap::wire::{Frame, Gso, Net, Payload, Tcp, checksum, parse};
@@ -61,7 +63,7 @@ fn told(what: fmt::Arguments<'_>) {
 fn capacity(class: Class) -> usize {
     match class {
         Class::Tap => TAP_SLOT,
-        Class::Host => HOST_SLOT,
+        Class::Host | Class::Message => HOST_SLOT,
         Class::Small => SMALL_SLOT,
         Class::Relay => RELAY_SLOT,
     }
@@ -73,7 +75,7 @@ pub struct Sock {
     /// Not connected yet.
     pub connecting: bool,
     /// The stack wants what comes.
-    pub receiving: bool,
+    pub intake: Option<Intake>,
     /// No more comes.
     pub over: bool,
     /// Bytes given to the stack.
@@ -330,9 +332,10 @@ impl World {
                     self.datagrams(&data);
                 }
                 Action::SendPublished { data, .. } => self.datagrams(&data),
-                Action::Receive(id, on) => {
+                Action::Receive(id, intake) => {
                     let sock = self.socks.get_mut(&id).expect("a socket that receives");
-                    sock.receiving = on;
+                    assert!(!matches!(intake, Intake::Piece(n) if n == 0 || n as usize > SMALL_MAX));
+                    sock.intake = Some(intake).filter(|i| *i != Intake::Off);
                 }
                 Action::ShutdownWrite(id) => {
                     let sock = self.socks.get_mut(&id).expect("a socket to shut down");

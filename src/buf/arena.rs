@@ -13,10 +13,10 @@
 //!
 //! The mappings are anonymous, MAP_NORESERVE and not inherited by a fork: a slot costs memory when something has been
 //! written to it, and [`Arena::trim`] gives that memory back while the slot is free. Nothing here panics: a span that
-//! leaves its slot, or a slot that is not owned, gives no bytes. Limits: 32,768 slots of `Tap`, `Host` and `Relay` each (a
+//! leaves its slot, or a slot that is not owned, gives no bytes. Limits: 32,768 slots of each class but `Small` (a
 //! provided-buffer ring holds no more), 2^24 of `Small`.
 
-use super::{BufId, Class, HOST_SLOT, RELAY_SLOT, RELAY_SLOTS, SMALL_SLOT, Span, TAP_SLOT};
+use super::{BufId, Class, HOST_SLOT, MESSAGE_SLOTS, RELAY_SLOT, RELAY_SLOTS, SMALL_SLOT, Span, TAP_SLOT};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 use std::ffi::c_void;
 use std::io;
@@ -41,12 +41,14 @@ pub struct ArenaConfig {
     pub small: u32,
     /// Slots of [`Class::Relay`].
     pub relay: u32,
+    /// Slots of [`Class::Message`].
+    pub message: u32,
 }
 
 impl Default for ArenaConfig {
     fn default() -> Self {
         let [tap, host, small] = super::DEFAULT_SLOTS;
-        Self { tap, host, small, relay: RELAY_SLOTS }
+        Self { tap, host, small, relay: RELAY_SLOTS, message: MESSAGE_SLOTS }
     }
 }
 
@@ -147,7 +149,7 @@ impl Region {
 
 /// The slots of all classes. See the module's text for their life.
 pub struct Arena {
-    regions: [Region; 4],
+    regions: [Region; 5],
     counters: ArenaCounters,
     abandoned: bool,
 }
@@ -160,6 +162,7 @@ impl Arena {
             Region::new(HOST_SLOT, config.host.min(MAX_LENDABLE))?,
             Region::new(SMALL_SLOT, config.small.min(MAX_SMALL))?,
             Region::new(RELAY_SLOT, config.relay.min(MAX_LENDABLE))?,
+            Region::new(HOST_SLOT, config.message.min(MAX_LENDABLE))?,
         ];
         Ok(Self { regions, counters: ArenaCounters::default(), abandoned: false })
     }
@@ -271,7 +274,7 @@ impl Arena {
     pub const fn slot_size(class: Class) -> usize {
         match class {
             Class::Tap => TAP_SLOT,
-            Class::Host => HOST_SLOT,
+            Class::Host | Class::Message => HOST_SLOT,
             Class::Small => SMALL_SLOT,
             Class::Relay => RELAY_SLOT,
         }
@@ -345,7 +348,7 @@ mod tests {
     use super::*;
 
     fn arena() -> Arena {
-        Arena::new(ArenaConfig { tap: 2, host: 3, small: 64, relay: 0 }).unwrap()
+        Arena::new(ArenaConfig { tap: 2, host: 3, small: 64, relay: 0, message: 0 }).unwrap()
     }
 
     #[test]

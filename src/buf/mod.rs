@@ -6,12 +6,13 @@
 //! kernel hold references of their own, so a release while a write is pending is safe: the buffer becomes free when
 //! the last reference goes.
 //!
-//! Four classes of buffer exist, told apart by the top bits of the id:
+//! Five classes of buffer exist, told apart by the top bits of the id:
 //!
 //! * [`Class::Tap`]: 72 KiB slots that multishot tap reads fill, one frame each;
-//! * [`Class::Host`]: 68 KiB slots that multishot socket receives fill;
-//! * [`Class::Relay`]: 64 KiB slots that receives of relayed streams fill. They are apart so that clients of a published port
-//!   whose server does not read cannot hold what the guest's own connections receive into;
+//! * [`Class::Host`]: 68 KiB slots that multishot receives from stream sockets fill;
+//! * [`Class::Message`]: 68 KiB slots that receives of datagrams fill. Nobody keeps them for long, and they are apart so that
+//!   streams whose readers have stopped do not hold what names and datagrams are received into;
+//! * [`Class::Relay`]: 64 KiB slots that receives of relayed streams fill, apart for the same reason;
 //! * [`Class::Small`]: 4 KiB slots. Payload of up to that size is copied here at once, so that a one-byte segment in a
 //!   stalled flow does not hold a slot that a 64 KiB frame could use (DESIGN.md, section 4).
 //!
@@ -26,7 +27,7 @@ use std::fmt;
 
 /// Bytes of a [`Class::Tap`] slot: virtio-net header, Ethernet header, one VLAN tag and 65,535 bytes of L3, rounded up.
 pub const TAP_SLOT: usize = 72 * 1024;
-/// Bytes of a [`Class::Host`] slot: 64 KiB of payload and a page for what a multishot `recvmsg` puts before it (its
+/// Bytes of a [`Class::Host`] or [`Class::Message`] slot: 64 KiB of payload and a page for what a multishot `recvmsg` puts before it (its
 /// header, the sender's address, control messages), because `UDP_GRO` hands over up to 65,535 bytes at once. Whole
 /// pages, so that idle slots can be given back one by one.
 pub const HOST_SLOT: usize = 68 * 1024;
@@ -37,6 +38,8 @@ pub const RELAY_SLOT: usize = 64 * 1024;
 /// Slots of each class that a plane has, unless configured otherwise: tap, host, small. The limits of the flows derive
 /// from them. Addresses only: a slot costs memory from its first use on.
 pub const DEFAULT_SLOTS: [u32; 3] = [256, 256, 4096];
+/// The same for [`Class::Message`].
+pub const MESSAGE_SLOTS: u32 = 256;
 /// The same for [`Class::Relay`]. What is stalled holds them; who finds none left is served without (`relay::pump`).
 pub const RELAY_SLOTS: u32 = 256;
 /// Payload of at most this many bytes is copied to a [`Class::Small`] slot on arrival.
@@ -48,12 +51,14 @@ pub const SMALL_MAX: usize = 4096;
 pub enum Class {
     /// Filled by tap reads: one Ethernet frame of up to 65,535 bytes of L3, plus headers.
     Tap = 0,
-    /// Filled by socket receives.
+    /// Filled by receives from stream sockets.
     Host = 1,
     /// Copies of short payloads.
     Small = 2,
     /// Filled by receives of relayed streams.
     Relay = 3,
+    /// Filled by receives of datagrams.
+    Message = 4,
 }
 
 /// Names one buffer of the arena. Plain data: says nothing about whether the buffer is alive.
@@ -80,7 +85,8 @@ impl BufId {
             0 => Class::Tap,
             1 => Class::Host,
             2 => Class::Small,
-            _ => Class::Relay,
+            3 => Class::Relay,
+            _ => Class::Message,
         }
     }
 }
@@ -136,7 +142,7 @@ mod tests {
 
     #[test]
     fn ids_keep_class_and_index() {
-        for class in [Class::Tap, Class::Host, Class::Small, Class::Relay] {
+        for class in [Class::Tap, Class::Host, Class::Small, Class::Relay, Class::Message] {
             for index in [0, 1, 4095, (1 << 24) - 1] {
                 let id = BufId::new(class, index);
                 assert_eq!((id.class(), id.index()), (class, index));

@@ -19,7 +19,7 @@ const ECHO_HEADER: u32 = 8;
 
 impl Shard {
     pub(super) fn on_messages(&mut self, flow: FlowId, c: Completion<Tag>) {
-        if self.sockets.get_mut(flow).is_none_or(|s| s.receiving != Some(c.op)) {
+        if self.sockets.get(flow).is_none_or(|s| !s.armed.is(c.op)) {
             return self.discard(c.data);
         }
         match c.result {

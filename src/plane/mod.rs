@@ -16,6 +16,7 @@ mod errno;
 mod errqueue;
 pub mod factory;
 mod frames;
+mod intake;
 mod local;
 mod messages;
 mod pcap;

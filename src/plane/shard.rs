@@ -57,8 +57,10 @@ pub struct Shard {
     pub(super) now: Time,
     /// Descriptors whose flow is closed: closed after the next submission.
     pub(super) graveyard: Vec<OwnedFd>,
-    /// Flows whose receive ended for want of buffers.
+    /// Streams whose receive ended for want of buffers.
     pub(super) starved: Vec<FlowId>,
+    /// The same of datagrams.
+    pub(super) starved_messages: Vec<FlowId>,
     /// Flows whose send will be tried again, and when; in order of time, for all rest equally long.
     pub(super) stalled: VecDeque<(Time, FlowId)>,
     /// The tap read ended for want of buffers.
@@ -134,6 +136,7 @@ impl Shard {
             now: Time::ZERO,
             graveyard: Vec::new(),
             starved: Vec::new(),
+            starved_messages: Vec::new(),
             stalled: VecDeque::new(),
             tap_starved: false,
             tap_ports: TapPorts::default(),
@@ -212,6 +215,7 @@ impl Shard {
             Tag::Control => return self.on_control(&c),
             Tag::Connect(flow) => self.on_connected(flow, &c),
             Tag::Receive(flow) => self.on_received(flow, c),
+            Tag::Piece(flow) => self.on_piece(flow, &c),
             Tag::Send(flow) => self.on_sent(flow, &c),
             Tag::ReceiveMessages(flow) => self.on_messages(flow, c),
             Tag::SendMessage(key) => self.on_message_sent(key, &c),
@@ -243,7 +247,7 @@ impl Shard {
             Action::SendStream(flow, spans) => self.send_stream(flow, &spans),
             Action::SendDatagrams(flow, data) => self.send_datagrams(flow, data),
             Action::SendPublished { flow: _, door, from, data } => self.send_published(door, from, data),
-            Action::Receive(flow, on) => self.receive(flow, on),
+            Action::Receive(flow, intake) => self.receive(flow, intake),
             Action::ShutdownWrite(flow) => self.shutdown_write(flow),
             Action::Close(flow, how) => self.close(flow, how),
             Action::Copy { from, to } => {

@@ -9,7 +9,7 @@ use super::local;
 use crate::config::PortId;
 use crate::flow::{FlowId, Time};
 use crate::ring::{OpId, sockopt as sockopt_extra};
-use crate::stack::Open;
+use crate::stack::{Intake, Open};
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
@@ -20,6 +20,28 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// Receive buffer asked for on datagram sockets: a burst of 64 KiB super-datagrams must fit while the plane works on
 /// something else. The kernel clips it to `net.core.rmem_max`.
 const DATAGRAM_RCVBUF: usize = 4 << 20;
+
+/// The operation that waits for what a socket receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Armed {
+    /// None.
+    Nothing,
+    /// A multishot receive.
+    Bulk(OpId),
+    /// A poll, before a piece is taken.
+    Piece(OpId),
+    /// One that has been cancelled.
+    Ending(OpId),
+    /// The stream has ended: never again.
+    Over,
+}
+
+impl Armed {
+    /// True of this operation.
+    pub fn is(self, op: OpId) -> bool {
+        matches!(self, Self::Bulk(o) | Self::Piece(o) | Self::Ending(o) if o == op)
+    }
+}
 
 /// One flow's socket.
 #[derive(Debug)]
@@ -36,10 +58,10 @@ pub struct HostSocket {
     pub stood: bool,
     /// Bytes have been sent on it.
     pub answered: bool,
-    /// The armed receive, if any.
-    pub receiving: Option<OpId>,
-    /// The stack wants bytes.
-    pub want_receive: bool,
+    /// What is armed for receiving.
+    pub armed: Armed,
+    /// What the stack wants.
+    pub intake: Intake,
     /// The stack asked for a FIN while a send was in flight.
     pub shutdown_after_send: bool,
     /// A send is in flight.
@@ -74,8 +96,8 @@ impl HostSocket {
             since,
             stood: false,
             answered: false,
-            receiving: None,
-            want_receive: false,
+            armed: Armed::Nothing,
+            intake: Intake::Off,
             shutdown_after_send: false,
             sending: false,
             dont_fragment: false,

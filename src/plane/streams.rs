@@ -1,13 +1,13 @@
-//! TCP sockets of the flows: connect, receive, send, and the ways they end.
+//! TCP sockets of the flows: connect, send, and the ways they end. What they receive is in `intake`.
 
 use super::errno::host_error;
 use super::shard::Shard;
 use super::sockets::HostSocket;
 use super::tag::Tag;
-use crate::buf::{Class, SMALL_MAX, Span};
-use crate::flow::{FlowId, Kind};
+use crate::buf::Span;
+use crate::flow::FlowId;
 use crate::msg::PortCounters;
-use crate::ring::{Completion, Data};
+use crate::ring::Completion;
 use crate::stack::{Close, HostEvent, Open};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
@@ -61,107 +61,10 @@ impl Shard {
         self.stack.handle_host(self.now, flow, event);
     }
 
-    pub(super) fn receive(&mut self, flow: FlowId, on: bool) {
-        let Some(socket) = self.sockets.get_mut(flow) else { return };
-        socket.want_receive = on;
-        if on && !std::mem::replace(&mut socket.stood, true) && socket.port.is_some() {
-            self.times.connect_guest.record_time(self.now.since(socket.since));
-        }
-        match (on, socket.receiving) {
-            (true, None) => self.arm_receive(flow),
-            (false, Some(op)) => self.ring.cancel(op),
-            _ => {}
-        }
-    }
-
-    fn arm_receive(&mut self, flow: FlowId) {
-        let Some(socket) = self.sockets.get_mut(flow) else { return };
-        let Ok(fd) = socket.fd() else { return };
-        let op = match flow.kind() {
-            Kind::Tcp => self.ring.receive(fd, Tag::Receive(flow)),
-            Kind::Udp | Kind::Ping | Kind::Dns | Kind::Inbound | Kind::Relay => {
-                self.ring.receive_messages(fd, Tag::ReceiveMessages(flow))
-            }
-        };
-        socket.receiving = Some(op);
-    }
-
-    /// The armed receive has ended: arm it again if it is still wanted, or remember that buffers were missing.
-    pub(super) fn rearm(&mut self, flow: FlowId, starved: bool) {
-        let Some(socket) = self.sockets.get_mut(flow) else { return };
-        socket.receiving = None;
-        if !socket.want_receive {
-            return;
-        }
-        if starved {
-            self.starved.push(flow);
-        } else {
-            self.arm_receive(flow);
-        }
-    }
-
-    /// Half of a class's slots are free again: arming a receive into an empty ring would end at once (liburing#1275).
-    fn recovered(&self, class: Class) -> bool {
-        self.ring.buffers_available(class) * 2 >= self.ring.buffers_total(class)
-    }
-
-    pub(super) fn feed_the_starved(&mut self) {
-        if (!self.starved.is_empty() || self.tap_ports_starve()) && self.recovered(Class::Host) {
-            self.feed_tap_ports();
-            for flow in std::mem::take(&mut self.starved) {
-                if self.sockets.get_mut(flow).is_some_and(|s| s.want_receive && s.receiving.is_none()) {
-                    self.arm_receive(flow);
-                }
-            }
-        }
-        if self.tap_starved && self.recovered(Class::Tap) {
-            self.arm_tap();
-        }
-    }
-
-    pub(super) fn on_received(&mut self, flow: FlowId, c: Completion<Tag>) {
-        if self.sockets.get_mut(flow).is_none_or(|s| s.receiving != Some(c.op)) {
-            return self.discard(c.data);
-        }
-        match c.result {
-            Ok(0) => {
-                self.discard(c.data);
-                if let Some(socket) = self.sockets.get_mut(flow) {
-                    // Nothing more will come; a later `Receive(true)` must not arm into an endless row of ends.
-                    socket.receiving = Some(c.op);
-                    socket.want_receive = false;
-                }
-                self.stack.handle_host(self.now, flow, HostEvent::Eof);
-            }
-            Ok(_) => {
-                if let Data::Span(span) = c.data {
-                    if let Some(counters) = self.port_counters(flow) {
-                        counters.bytes_down += u64::from(span.len);
-                    }
-                    let span = self.shrink_payload(span);
-                    self.stack.handle_host(self.now, flow, HostEvent::Received(span));
-                }
-                if !c.more {
-                    self.rearm(flow, false);
-                }
-            }
-            Err(Errno::ENOBUFS) => self.rearm(flow, true),
-            Err(Errno::ECANCELED | Errno::EINTR | Errno::EAGAIN) => self.rearm(flow, false),
-            Err(e) => {
-                self.stack.handle_host(self.now, flow, HostEvent::ReceiveFailed(host_error(e)));
-            }
-        }
-    }
-
     /// The counters of the published port that a flow came by, if it came by one.
-    fn port_counters(&mut self, flow: FlowId) -> Option<&mut PortCounters> {
+    pub(super) fn port_counters(&mut self, flow: FlowId) -> Option<&mut PortCounters> {
         let port = self.sockets.get(flow)?.port?;
         self.tap_ports.counters_of(port)
-    }
-
-    /// Short payload does not keep a large slot.
-    pub(super) fn shrink_payload(&mut self, span: Span) -> Span {
-        if span.len as usize <= SMALL_MAX { self.shrink(span) } else { span }
     }
 
     pub(super) fn send_stream(&mut self, flow: FlowId, spans: &[Span]) {

@@ -17,6 +17,8 @@ pub enum Tag {
     Connect(FlowId),
     /// Stream bytes or the end of them.
     Receive(FlowId),
+    /// A stream that is received in pieces has something.
+    Piece(FlowId),
     /// Stream bytes going out.
     Send(FlowId),
     /// Datagrams or echo replies.

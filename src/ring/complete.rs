@@ -140,7 +140,8 @@ impl<T: Copy> Ring<T> {
     fn carried(&mut self, kind: Kind, result: i32, flags: u32) -> Data {
         let class = match kind {
             Kind::Frames | Kind::FrameRead => Class::Tap,
-            Kind::Receive | Kind::Messages => Class::Host,
+            Kind::Receive => Class::Host,
+            Kind::Messages => Class::Message,
             Kind::Relayed => Class::Relay,
             Kind::Accept if result >= 0 => {
                 // SAFETY: a successful accept makes a new descriptor, which this completion is the only word of.
@@ -154,6 +155,7 @@ impl<T: Copy> Ring<T> {
         match class {
             Class::Tap => self.tap.taken(len),
             Class::Relay => self.relay.taken(len),
+            Class::Message => self.message.taken(len),
             _ => self.host.taken(len),
         }
         let span = Span::new(id, 0, u32::try_from(result).unwrap_or(0));

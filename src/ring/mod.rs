@@ -13,7 +13,7 @@
 //!        +---- freed with the final completion <---- completion() <----+
 //! ```
 //!
-//! *Memory.* The ring owns the [`Arena`] and lends slots of [`Class::Tap`], [`Class::Host`] and [`Class::Relay`] to the kernel
+//! *Memory.* The ring owns the [`Arena`] and lends slots of all classes but [`Class::Small`] to the kernel
 //! ([`provided`]). A completion that carries data hands its slot over with one reference: whoever takes the completion
 //! releases it. Operations that read spans hold references of their own from submission to final completion, so the
 //! caller may release right behind the call. Everything else an operation lends is in its [`slots`] block.
@@ -99,6 +99,7 @@ pub struct Ring<T: Copy> {
     tap: Provided,
     host: Provided,
     relay: Provided,
+    message: Provided,
     arena: Arena,
     /// Completions that did not come from the kernel.
     local: VecDeque<Completion<T>>,
@@ -119,12 +120,14 @@ impl<T: Copy> Ring<T> {
             let wanted = class(Class::Tap, config.arena.tap)
                 + class(Class::Host, config.arena.host)
                 + class(Class::Relay, config.arena.relay)
+                + class(Class::Message, config.arena.message)
                 + class(Class::Small, config.arena.small);
             RingError::Arena { bytes: wanted, source }
         })?;
         let tap = Provided::new(&uring, &arena, Class::Tap)?;
         let host = Provided::new(&uring, &arena, Class::Host)?;
         let relay = Provided::new(&uring, &arena, Class::Relay)?;
+        let message = Provided::new(&uring, &arena, Class::Message)?;
         setup::enable(&uring, granted.frame_reads)?;
         let mut ring = Self {
             uring,
@@ -132,6 +135,7 @@ impl<T: Copy> Ring<T> {
             tap,
             host,
             relay,
+            message,
             arena,
             local: VecDeque::new(),
             shutdowns: Vec::new(),
@@ -171,6 +175,7 @@ impl<T: Copy> Ring<T> {
             Class::Tap => self.tap.available(&self.arena),
             Class::Host => self.host.available(&self.arena),
             Class::Relay => self.relay.available(&self.arena),
+            Class::Message => self.message.available(&self.arena),
             Class::Small => self.arena.free_count(Class::Small),
         }
     }
@@ -181,6 +186,7 @@ impl<T: Copy> Ring<T> {
             Class::Tap => self.tap.most(),
             Class::Host => self.host.most(),
             Class::Relay => self.relay.most(),
+            Class::Message => self.message.most(),
             Class::Small => self.arena.slot_count(Class::Small),
         }
     }
@@ -191,6 +197,7 @@ impl<T: Copy> Ring<T> {
             Class::Tap => self.tap.lent(),
             Class::Host => self.host.lent(),
             Class::Relay => self.relay.lent(),
+            Class::Message => self.message.lent(),
             Class::Small => 0,
         };
         self.arena.free_count(class) + lent
@@ -252,6 +259,7 @@ impl<T: Copy> Ring<T> {
         self.tap.top_up(&mut self.arena);
         self.host.top_up(&mut self.arena);
         self.relay.top_up(&mut self.arena);
+        self.message.top_up(&mut self.arena);
     }
 
     /// One io_uring_enter(2): lends slots, submits everything, runs deferred work, waits for `want` completions.
@@ -361,6 +369,7 @@ impl<T: Copy> Drop for Ring<T> {
             self.tap.abandon();
             self.host.abandon();
             self.relay.abandon();
+            self.message.abandon();
         }
     }
 }

@@ -95,7 +95,7 @@ impl<T: Copy> Ring<T> {
         Ok(())
     }
 
-    /// Receives from a stream socket (or connected datagrams, one per completion) into slots of
+    /// Receives from a stream socket into slots of
     /// [`crate::buf::Class::Host`], until it ends. `Ok(0)` is the end of the stream.
     pub fn receive(&mut self, fd: BorrowedFd<'_>, tag: T) -> OpId {
         let group = self.host.group();
@@ -109,10 +109,10 @@ impl<T: Copy> Ring<T> {
     }
 
     /// Receives datagrams with their sender and control messages ([`Data::Message`]) into slots of
-    /// [`crate::buf::Class::Host`], until it ends. An empty datagram ends it (io_uring/net.c, io_recvmsg_multishot): it
+    /// [`crate::buf::Class::Message`], until it ends. An empty datagram ends it (io_uring/net.c, io_recvmsg_multishot): it
     /// comes with `more == false` and is no reason not to arm again.
     pub fn receive_messages(&mut self, fd: BorrowedFd<'_>, tag: T) -> OpId {
-        let group = self.host.group();
+        let group = self.message.group();
         self.start(fd, tag, None, Kind::Messages, |fd| {
             opcode::RecvMsgMulti::new(fd, &raw const TEMPLATE.0, group).build()
         })

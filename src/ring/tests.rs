@@ -18,7 +18,7 @@ fn config() -> RingConfig {
     RingConfig {
         entries: 8,
         cq_entries: 32,
-        arena: ArenaConfig { tap: 4, host: 4, small: 16, relay: 4 },
+        arena: ArenaConfig { tap: 4, host: 4, small: 16, relay: 4, message: 4 },
         ops: 64,
         ..RingConfig::default()
     }
@@ -49,7 +49,7 @@ fn quiet(ring: &mut TestRing) {
 /// All slots are free or lent, nothing is in flight, nobody miscounted.
 fn assert_all_back(ring: &TestRing) {
     assert_eq!(ring.inflight(), 0);
-    for class in [Class::Tap, Class::Host, Class::Small, Class::Relay] {
+    for class in [Class::Tap, Class::Host, Class::Small, Class::Relay, Class::Message] {
         assert_eq!(ring.buffers_available(class), ring.buffers_total(class), "{class:?}");
     }
     assert_eq!((ring.arena().counters().stray, ring.counters().stale), (0, 0));

@@ -116,9 +116,9 @@ pub enum Action {
         /// What.
         data: Datagrams,
     },
-    /// Start (true) or stop (false) receiving from the flow's host socket. Bytes already on their way still arrive.
-    /// Sockets start stopped.
-    Receive(FlowId, bool),
+    /// Receive from the flow's host socket in this way from now on. Bytes already on their way still arrive. Sockets start
+    /// with [`Intake::Off`].
+    Receive(FlowId, Intake),
     /// No more bytes to the host: shut the sending side down (FIN) once the bytes before it are out.
     ShutdownWrite(FlowId),
     /// Done with the host socket. No event for this flow follows.
@@ -140,6 +140,17 @@ pub enum Action {
     },
     /// The stack no longer needs this buffer.
     Release(BufId),
+}
+
+/// How the bytes of a host socket are to be received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intake {
+    /// Not at all.
+    Off,
+    /// Whatever comes, into large buffers.
+    On,
+    /// Once, at most so many bytes (1 to [`crate::buf::SMALL_MAX`]), into a small buffer.
+    Piece(u32),
 }
 
 /// Why the host side failed. The stack turns it into what the guest should see.
@@ -191,6 +202,8 @@ pub enum HostEvent {
     ConnectFailed(HostError),
     /// Stream bytes arrived. The buffer now belongs to the stack.
     Received(Span),
+    /// What was to be received into was used up, and receiving has ended for that.
+    NoBuffer,
     /// The peer sends no more.
     Eof,
     /// Receiving failed: the connection is dead.

@@ -12,7 +12,7 @@
 //! nothing is kept.
 
 use super::Cx;
-use super::action::{Action, Close, HostError, HostEvent, Open};
+use super::action::{Action, Close, HostError, HostEvent, Intake, Open};
 use super::icmp_error::{self, Errors, Fault, Quote};
 use super::udp_emit::{Way, emit};
 use super::udp_join::Out;
@@ -178,7 +178,7 @@ impl Engine {
                 cx.counters.flows_opened += 1;
                 let bind = cx.net.outbound.for_dest(to.ip()).filter(|_| !to.ip().is_loopback());
                 cx.act(Action::Open(id, Open::Udp { sample: to, bind }));
-                cx.act(Action::Receive(id, true));
+                cx.act(Action::Receive(id, Intake::On));
                 id
             }
         };

@@ -8,7 +8,7 @@
 //! Limits: the number of mappings is the caller's to bound, remotes per mapping are by [`super::remotes::MAX`].
 
 use super::Cx;
-use super::action::{Action, Close, Open};
+use super::action::{Action, Close, Intake, Open};
 use super::remotes::Remotes;
 use crate::config::Filtering;
 use crate::flow::wheel::Token;
@@ -116,7 +116,7 @@ impl<M> Mappings<M> {
         self.by_guest.insert(guest, id);
         cx.counters.flows_opened += 1;
         cx.act(Action::Open(id, socket));
-        cx.act(Action::Receive(id, true));
+        cx.act(Action::Receive(id, Intake::On));
         id
     }
 

@@ -46,7 +46,7 @@ mod whose;
 #[cfg(test)]
 mod tests;
 
-pub use action::{Action, Close, Datagrams, Emit, HostError, HostEvent, IcmpError, Open};
+pub use action::{Action, Close, Datagrams, Emit, HostError, HostEvent, IcmpError, Intake, Open};
 pub use cx::Cx;
 pub use inbound::{Arrival, Door};
 pub use whose::Ends;

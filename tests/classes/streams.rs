@@ -38,7 +38,7 @@ pub fn connected_by(w: &mut World, syn: &[u8], isn: u32) -> FlowId {
     w.socks.get_mut(&id).unwrap().connecting = false;
     w.event(id, HostEvent::Connected);
     w.end_batch();
-    let seen = w.seen[&tuple()];
+    let seen = &w.seen[&tuple()];
     say(w, &plain(isn.wrapping_add(1), seen.next, Flags::ACK), 0);
     w.frames.clear();
     id

@@ -70,7 +70,7 @@ impl Arena {
 fn capacity(class: Class) -> usize {
     match class {
         Class::Tap => TAP_SLOT,
-        Class::Host => HOST_SLOT,
+        Class::Host | Class::Message => HOST_SLOT,
         Class::Small => SMALL_SLOT,
         Class::Relay => RELAY_SLOT,
     }

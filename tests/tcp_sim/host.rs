@@ -2,7 +2,7 @@
 
 use crate::rng::Rng;
 use ringtap::buf::Span;
-use ringtap::stack::Close;
+use ringtap::stack::{Close, Intake};
 
 /// How a peer behaves.
 #[derive(Clone, Debug)]
@@ -42,7 +42,7 @@ pub struct Sock {
     /// Which stream the peer reads; it sends the next one.
     pub stream: u64,
     /// Receiving is on.
-    pub receiving: bool,
+    pub intake: Intake,
     /// A receive is on its way.
     pub receive_pending: bool,
     /// The outstanding send.
@@ -71,7 +71,7 @@ impl Sock {
         Self {
             peer,
             stream,
-            receiving: false,
+            intake: Intake::Off,
             receive_pending: false,
             sending: None,
             taken: 0,

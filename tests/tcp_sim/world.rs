@@ -10,7 +10,7 @@ use crate::rng::{Rng, byte};
 use ringtap::buf::{Class, HOST_SLOT, SMALL_MAX, SMALL_SLOT, Span};
 use ringtap::config::{Network, Resolvers, SourceIp};
 use ringtap::flow::{FlowId, Time};
-use ringtap::stack::{Action, FrameMeta, HostError, HostEvent, Limits, Open, Stack};
+use ringtap::stack::{Action, FrameMeta, HostError, HostEvent, Intake, Limits, Open, Stack};
 use ringtap::wire::checksum::frame_is_sound;
 use ringtap::wire::parse::Net;
 use ringtap::wire::segment::{Caps, Scratch, cut};
@@ -394,8 +394,16 @@ impl World {
             }
             return;
         }
-        let n =
-            self.rng.pick(&[1u64, 700, 4_096, 20_000, HOST_SLOT as u64]).min(sock.peer.to_send - sock.given);
+        let n = self.rng.pick(&[1u64, 700, 4_096, 20_000, HOST_SLOT as u64]);
+        let n = match sock.intake {
+            Intake::Off => return,
+            Intake::On => n,
+            Intake::Piece(most) => n.min(u64::from(most)),
+        };
+        let n = n.min(sock.peer.to_send - sock.given);
+        if sock.intake != Intake::On {
+            sock.intake = Intake::Off;
+        }
         let (stream, from) = (sock.stream + 1, sock.given);
         let bytes: Vec<u8> = (from..from + n).map(|i| byte(stream, i)).collect();
         let class = if n as usize <= SMALL_MAX { Class::Small } else { Class::Host };
@@ -405,13 +413,21 @@ impl World {
         {
             sock.given += n;
             self.host(id, HostEvent::Received(span));
+        } else if let Some(sock) = self.socks.get_mut(&id) {
+            // As the plane does: pieces wait for a small buffer, and of large ones the stack is told.
+            if sock.intake == Intake::On {
+                sock.intake = Intake::Off;
+                self.host(id, HostEvent::NoBuffer);
+            } else {
+                sock.intake = Intake::Piece(n as u32);
+            }
         }
         self.arm_receive(id);
     }
 
     fn arm_receive(&mut self, id: FlowId) {
         let Some(sock) = self.socks.get_mut(&id) else { return };
-        if sock.receiving && !sock.receive_pending && sock.has_news() && !sock.reset {
+        if sock.intake != Intake::Off && !sock.receive_pending && sock.has_news() && !sock.reset {
             sock.receive_pending = true;
             let delay = self.rng.range(1, sock.peer.delay);
             self.later(delay, Event::Receive(id));
@@ -454,10 +470,10 @@ impl World {
                 Action::Release(buf) => self.arena.release(buf),
                 Action::Copy { from, to } => self.arena.copy(from, to),
                 Action::Open(id, Open::Tcp { .. }) => self.open(id),
-                Action::Receive(id, on) => {
+                Action::Receive(id, intake) => {
                     let sock = self.socks.get_mut(&id).expect("an open socket");
-                    sock.receiving = on;
-                    sock.stood |= on;
+                    sock.intake = intake;
+                    sock.stood |= intake != Intake::Off;
                     self.arm_receive(id);
                 }
                 Action::SendStream(id, spans) => self.send(id, &spans),

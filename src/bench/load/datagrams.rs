@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// How often a client that receives speaks, so that the way back exists.
 const ASK: Duration = Duration::from_millis(20);
 /// Slots: none for frames, some for what arrives, and one for what is sent.
-const ARENA: ArenaConfig = ArenaConfig { tap: 1, host: 64, small: 16, relay: 0 };
+const ARENA: ArenaConfig = ArenaConfig { tap: 1, host: 64, small: 16, relay: 0, message: 64 };
 
 /// What a completion is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

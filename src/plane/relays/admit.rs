@@ -327,7 +327,7 @@ mod tests {
     fn whoever_is_too_many_is_reset_at_a_bounded_rate_and_who_waits_is_served_when_there_is_room() {
         const CLIENTS: u64 = 500;
         const CQ: u64 = 32;
-        let arena = ArenaConfig { tap: 1, host: 1, small: 1, relay: 1 };
+        let arena = ArenaConfig { tap: 1, host: 1, small: 1, relay: 1, message: 1 };
         let config =
             RingConfig { entries: 8, cq_entries: CQ as u32, arena, ops: 64, ..RingConfig::default() };
         let ring = Ring::new(config).unwrap();

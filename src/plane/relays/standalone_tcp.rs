@@ -92,7 +92,7 @@ enum Tag {
 /// [`RelayError`].
 pub fn run(listener: TcpListener, target: SocketAddr, choice: Choice, stop: &Stop) -> Result<u8, RelayError> {
     let most = connections();
-    let arena = ArenaConfig { tap: 1, host: 1, small: 8192, relay: 1024 };
+    let arena = ArenaConfig { tap: 1, host: 1, small: 8192, relay: 1024, message: 1 };
     let ops = most.saturating_mul(10).clamp(1024, 1 << 20);
     let config = RingConfig { entries: 256, cq_entries: 2048, arena, ops, ..RingConfig::default() };
     let mut ring: Ring<Tag> = Ring::new(config)?;

@@ -190,7 +190,7 @@ impl<T: Copy> UdpRelays<T> {
         self.graveyard.clear();
         self.relay.end_batch();
         self.perform(ring);
-        if !self.starved.is_empty() && ring.buffers_available(Class::Host) >= ENOUGH_BUFFERS {
+        if !self.starved.is_empty() && ring.buffers_available(Class::Message) >= ENOUGH_BUFFERS {
             for tag in std::mem::take(&mut self.starved) {
                 self.arm(ring, tag);
             }

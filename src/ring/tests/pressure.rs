@@ -38,7 +38,7 @@ fn want_of_slots_is_told_and_cured() {
 
 #[test]
 fn some_slots_stay_for_the_caller() {
-    let arena = ArenaConfig { tap: 8, host: 64, small: 1, relay: 0 };
+    let arena = ArenaConfig { tap: 8, host: 64, small: 1, relay: 0, message: 64 };
     let mut ring: TestRing = Ring::new(RingConfig { arena, ..config() }).unwrap();
     assert_eq!((ring.buffers_total(Class::Tap), ring.buffers_total(Class::Host)), (7, 32));
     let id = ring.arena_mut().alloc(Class::Host).unwrap();
@@ -227,7 +227,7 @@ fn a_ring_that_goes_away_ends_what_is_in_flight() {
 
 #[test]
 fn fewer_slots_are_lent_while_frames_are_long() {
-    let arena = ArenaConfig { tap: 256, host: 4, small: 16, relay: 4 };
+    let arena = ArenaConfig { tap: 256, host: 4, small: 16, relay: 4, message: 4 };
     let mut ring: TestRing = Ring::new(RingConfig { arena, ..config() }).unwrap();
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     ours.set_nonblocking(true).unwrap();

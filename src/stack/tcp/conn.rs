@@ -19,7 +19,7 @@ use super::tuning::TcpLimits;
 use crate::buf::Span;
 use crate::flow::wheel::Token;
 use crate::flow::{FlowCounters, FlowId, Time};
-use crate::stack::{Action, Close, Cx, HostError, HostEvent};
+use crate::stack::{Action, Close, Cx, HostError, HostEvent, Intake};
 use crate::wire::tcp::Options;
 use std::net::SocketAddr;
 
@@ -72,8 +72,12 @@ pub struct Host {
     pub eof: bool,
     /// We have shut our side down.
     pub shutdown: bool,
-    /// `Receive(true)` is in force.
-    pub receiving: bool,
+    /// How we receive from it.
+    pub intake: Intake,
+    /// The piece that was asked for has come, or there was no buffer: nothing is received before we ask again.
+    pub spent: bool,
+    /// It was without a buffer the last time.
+    pub short: bool,
     /// For a DNS connection: the resolver to try when this one fails.
     pub next_resolver: Option<u8>,
     /// The guest reset the connection after its last byte.
@@ -106,7 +110,7 @@ pub struct Conn {
     pub keyed: bool,
     /// Counted among those that do not stand yet.
     pub counted_half_open: bool,
-    /// Bytes for the guest as last counted into the [`Pool`].
+    /// Memory of the buffers for the guest as last counted into the [`Pool`].
     pub counted_sending: usize,
     /// The guest's SYN offered window scaling.
     pub scaled: bool,
@@ -136,7 +140,9 @@ impl Conn {
                 socket: Socket::Connecting,
                 eof: false,
                 shutdown: false,
-                receiving: false,
+                intake: Intake::Off,
+                spent: false,
+                short: false,
                 next_resolver: None,
                 guest_gone: false,
                 orphan: false,
@@ -217,7 +223,15 @@ impl Conn {
     /// Something happened on the host socket, other than the outcome of connecting.
     pub fn host_event(&mut self, cx: &mut Cx<'_>, pool: &mut Pool, event: HostEvent) {
         match event {
-            HostEvent::Received(span) => self.received(cx, span),
+            HostEvent::Received(span) => {
+                self.host.short = false;
+                self.host.spent |= matches!(self.host.intake, Intake::Piece(_));
+                self.received(cx, span);
+            }
+            HostEvent::NoBuffer => {
+                self.host.short = true;
+                self.host.spent = true;
+            }
             HostEvent::Eof => {
                 self.host.eof = true;
                 self.snd.finish();
@@ -283,7 +297,7 @@ impl Conn {
     pub fn close_socket(&mut self, cx: &mut Cx<'_>, how: Close) {
         if self.host.socket != Socket::Closed {
             self.host.socket = Socket::Closed;
-            self.host.receiving = false;
+            self.host.intake = Intake::Off;
             cx.act(Action::Close(self.id, how));
         }
     }
@@ -313,18 +327,7 @@ impl Conn {
             self.close_socket(cx, if self.host.eof { Close::Orderly } else { Close::Reset });
             return;
         }
-        let (bytes, buffers) = (self.snd.queued(), self.snd.buffers());
-        let share = pool.send_share(self.counted_sending);
-        let full = bytes >= share || buffers >= pool.limits.send_buffers;
-        let low = bytes <= share / 2 && buffers <= pool.limits.send_buffers / 2;
-        let want = if self.host.receiving { !full } else { low };
-        let want = want && !self.host.eof && self.state != State::Closed;
-        if want != self.host.receiving {
-            self.host.receiving = want;
-            if !self.host.eof {
-                cx.act(Action::Receive(self.id, want));
-            }
-        }
+        self.take_in(cx, pool);
     }
 }
 

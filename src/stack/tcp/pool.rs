@@ -1,7 +1,7 @@
 //! What all connections share: limits, how many buffers they hold together, and the budget of challenge
 //! acknowledgements.
 
-use super::tuning::{CHALLENGES_PER_SECOND, SEND_FLOOR, TcpLimits};
+use super::tuning::{CHALLENGES_PER_SECOND, TcpLimits};
 use crate::buf::{BufId, Class};
 use crate::flow::Time;
 use crate::stack::{Action, Cx};
@@ -49,7 +49,7 @@ pub struct Pool {
     pub limits: TcpLimits,
     /// Buffers held by all connections' receive sides.
     pub held: Held,
-    /// Bytes for the guest that all connections hold.
+    /// Memory of the buffers for the guest that all connections hold.
     pub sending: usize,
     /// Connections whose host side is over.
     pub orphans: usize,
@@ -85,11 +85,10 @@ impl Pool {
         (free * 3 / 4).min(self.limits.flow_tap_slots)
     }
 
-    /// Bytes for the guest that a connection may hold now, which holds `own` of them.
+    /// Memory of buffers for the guest that a connection may hold now, which holds `own` of it.
     pub fn send_share(&self, own: usize) -> usize {
         let others = self.sending.saturating_sub(own);
-        let free = self.limits.send_bytes_total.saturating_sub(others);
-        (free / 2).min(self.limits.send_bytes).max(SEND_FLOOR)
+        self.limits.send_memory.saturating_sub(others) / 2
     }
 
     /// Small slots this connection may hold now.

@@ -73,6 +73,7 @@ pub struct Sender {
     queue: SpanQueue,
     fin: bool,
     fin_sent: bool,
+    held_back: bool,
     board: Scoreboard,
     phase: Phase,
     rxt: Seq,
@@ -110,6 +111,7 @@ impl Sender {
             queue: SpanQueue::default(),
             fin: false,
             fin_sent: false,
+            held_back: false,
             board: Scoreboard::default(),
             phase: Phase::Open,
             rxt: iss,
@@ -142,6 +144,21 @@ impl Sender {
     /// Bytes held for the guest.
     pub const fn queued(&self) -> usize {
         self.queue.bytes()
+    }
+
+    /// Bytes of memory that those buffers take.
+    pub const fn memory(&self) -> usize {
+        self.queue.memory()
+    }
+
+    /// Bytes that the guest would take at once, behind all that is queued.
+    pub fn room(&self) -> u32 {
+        self.wnd.min(self.cwnd).saturating_sub(self.end().since(self.una))
+    }
+
+    /// Says that the host has more, or may have, which waits for the guest's window.
+    pub fn hold_back(&mut self, waits: bool) {
+        self.held_back = waits;
     }
 
     /// Buffers held for the guest.
@@ -400,7 +417,7 @@ impl Sender {
             }
         } else {
             self.retransmit_at = None;
-            if !self.unsent() {
+            if !self.unsent() && !self.held_back {
                 self.probe_at = None;
             } else if self.probe_at.is_none() {
                 self.probe_at = Some(now + self.probe_interval());

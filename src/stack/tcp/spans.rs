@@ -17,7 +17,7 @@ const IDLE_CAPACITY: usize = 8;
 pub const fn capacity(class: Class) -> u32 {
     match class {
         Class::Tap => TAP_SLOT as u32,
-        Class::Host => HOST_SLOT as u32,
+        Class::Host | Class::Message => HOST_SLOT as u32,
         Class::Small => SMALL_SLOT as u32,
         Class::Relay => RELAY_SLOT as u32,
     }
@@ -28,12 +28,18 @@ pub const fn capacity(class: Class) -> u32 {
 pub struct SpanQueue {
     spans: VecDeque<Span>,
     bytes: usize,
+    memory: usize,
 }
 
 impl SpanQueue {
     /// Bytes held.
     pub const fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes of memory that its buffers take, filled or not.
+    pub const fn memory(&self) -> usize {
+        self.memory
     }
 
     /// Buffers held.
@@ -58,6 +64,7 @@ impl SpanQueue {
     pub fn push(&mut self, span: Span) {
         debug_assert!(span.len > 0);
         self.bytes += span.len as usize;
+        self.memory += capacity(span.buf.class()) as usize;
         self.spans.push_back(span);
     }
 
@@ -83,6 +90,7 @@ impl SpanQueue {
                 break;
             }
             left -= front.len as usize;
+            self.memory = self.memory.saturating_sub(capacity(front.buf.class()) as usize);
             release(front.buf);
             self.spans.pop_front();
         }
@@ -148,6 +156,18 @@ mod tests {
         q.consume(1000, |b| gone.push(b));
         assert_eq!(gone, [buf(0), buf(1), buf(2)]);
         assert!(q.is_empty());
+    }
+
+    #[test]
+    fn memory_is_counted_by_buffer_however_little_is_in_it() {
+        let mut q = SpanQueue::default();
+        q.push(Span::new(buf(0), 0, 1));
+        q.push(Span::new(BufId::new(Class::Small, 0), 0, 1));
+        assert_eq!(q.memory(), HOST_SLOT + SMALL_SLOT);
+        q.consume(1, |_| ());
+        assert_eq!(q.memory(), SMALL_SLOT);
+        q.clear(|_| ());
+        assert_eq!(q.memory(), 0);
     }
 
     #[test]

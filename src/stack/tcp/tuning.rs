@@ -35,9 +35,9 @@ pub struct TcpLimits {
     pub send_bytes: usize,
     /// Buffers of such data.
     pub send_buffers: usize,
-    /// Such data of all connections together: each may hold half of what is free below this mark, so that guests'
-    /// programs which do not read leave the others something to receive into.
-    pub send_bytes_total: usize,
+    /// Memory of the buffers of such data, of all connections together: each may hold half of what is free below this mark,
+    /// so that guests' programs which do not read leave the others something to receive into.
+    pub send_memory: usize,
 }
 
 impl TcpLimits {
@@ -65,7 +65,7 @@ impl TcpLimits {
             small_slots: (small_slots * 3 / 4).max(16),
             send_bytes: 1 << 20,
             send_buffers: 48,
-            send_bytes_total: host_slots as usize * HOST_SLOT * 3 / 4,
+            send_memory: host_slots as usize * HOST_SLOT * 3 / 4,
         }
     }
 }
@@ -95,8 +95,8 @@ pub const PACK_ALL_FROM: u32 = 8;
 /// Payload pieces held out of order.
 pub const MAX_OUT_OF_ORDER: usize = 256;
 
-/// What a connection may always hold for the guest, however many others hold theirs: one buffer's worth.
-pub const SEND_FLOOR: usize = 64 * 1024;
+/// A connection whose share is less than one buffer receives in pieces (see `intake`).
+pub const LEAST_SHARE: usize = HOST_SLOT;
 /// One send to the host takes at most this many spans: `IOV_MAX` is far, but beyond a mebibyte nothing is gained.
 pub const SEND_SPANS: usize = 16;
 /// And at most this many bytes.
@@ -196,7 +196,7 @@ mod tests {
         let l = TcpLimits::of(&limits, DEFAULT_SLOTS);
         let whole = TcpLimits::new(100, 256, 256, 4096);
         assert_eq!((l.flows, l.half_open), (100, 20));
-        assert!(l.tap_slots < whole.tap_slots / 8 && l.send_bytes_total < whole.send_bytes_total / 8);
+        assert!(l.tap_slots < whole.tap_slots / 8 && l.send_memory < whole.send_memory / 8);
         assert_eq!(TcpLimits::of(&Limits { half_open: 90, ..limits }, DEFAULT_SLOTS).half_open, 25);
     }
 }

@@ -15,7 +15,7 @@ mod random;
 mod sources;
 mod udp;
 
-use super::{Action, Close, Datagrams, Door, Emit, FrameMeta, HostEvent, Limits, Open, Stack};
+use super::{Action, Close, Datagrams, Door, Emit, FrameMeta, HostEvent, Intake, Limits, Open, Stack};
 use crate::buf::{BufId, Class, Span};
 use crate::config::{Network, Resolvers};
 use crate::flow::{DropReason, FlowId, Kind, Time};
@@ -177,7 +177,7 @@ impl World {
                     done.push(Done::Inject(frame));
                 }
                 Action::Close(flow, how) => done.push(Done::Close(flow, how)),
-                Action::Receive(flow, true) => done.push(Done::Receive(flow)),
+                Action::Receive(flow, Intake::On) => done.push(Done::Receive(flow)),
                 other => panic!("not an action of these engines: {other:?}"),
             }
         }

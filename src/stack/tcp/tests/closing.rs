@@ -283,7 +283,7 @@ fn a_tuple_whose_host_still_takes_data_is_taken_over_by_a_later_syn_only() {
     assert_eq!((closed(&actions), w.engine.len()), (Some(Close::Orderly), 1));
     let ack = w.tcp(syn.seq.wrapping_add(1), reply.tcp.seq.wrapping_add(1), Flags::ACK);
     w.segment(&ack, 0);
-    assert_eq!(w.flush(), [Action::Receive(*id, true)]);
+    assert_eq!(w.flush(), [Action::Receive(*id, Intake::On)]);
 }
 
 #[test]

@@ -162,7 +162,7 @@ fn a_flood_that_the_host_answers_or_that_comes_from_its_side_is_bounded_as_well(
             answer = w.tcp(IRS.wrapping_add(1), ours, Flags::ACK);
         }
         w.segment(&answer, 0);
-        assert!(w.flush().contains(&Action::Receive(id, true)));
+        assert!(w.flush().contains(&Action::Receive(id, Intake::On)));
     }
 }
 
@@ -184,7 +184,7 @@ fn we_dial_the_guest_and_it_may_dial_us_at_the_same_moment() {
         w.segment(&reply, 0);
         let actions = w.flush();
         assert_eq!(only(&actions).tcp.ack, IRS.wrapping_add(1));
-        assert!(actions.contains(&Action::Receive(id, true)));
+        assert!(actions.contains(&Action::Receive(id, Intake::On)));
     }
 }
 
