@@ -215,7 +215,9 @@ impl World {
     }
 
     fn joined(&self, spans: &[Span]) -> Vec<u8> {
-        spans.iter().flat_map(|s| self.bytes(s)).copied().collect()
+        let mut all = Vec::with_capacity(spans.iter().map(|s| s.len as usize).sum());
+        spans.iter().for_each(|s| all.extend_from_slice(self.bytes(s)));
+        all
     }
 
     fn release(&mut self, buf: BufId) {

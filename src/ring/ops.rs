@@ -95,7 +95,7 @@ impl<T: Copy> Ring<T> {
         Ok(())
     }
 
-    /// Receives from a stream socket into slots of
+    /// Receives from a stream socket (or connected datagrams, one per completion) into slots of
     /// [`crate::buf::Class::Host`], until it ends. `Ok(0)` is the end of the stream.
     pub fn receive(&mut self, fd: BorrowedFd<'_>, tag: T) -> OpId {
         let group = self.host.group();

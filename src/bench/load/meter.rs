@@ -81,6 +81,12 @@ impl Meter {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
     }
 
+    /// Ends the load.
+    #[cfg(test)]
+    pub fn stop(&self) {
+        self.phase.store(2, Ordering::Relaxed);
+    }
+
     /// Why, once.
     pub fn failure(&self) -> Option<String> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()

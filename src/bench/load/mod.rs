@@ -3,7 +3,7 @@
 //! Theory of operation. Sockets of another namespace are dear to make from outside, so each end is a process of its own that
 //! runs there: a server ([`serve`]) that stays for all cells, and a client for each cell ([`tcp`], [`udp`]). Each has one
 //! thread with a tokio-uring runtime, one that reads orders and answers them with the counters of [`meter`], and for datagrams
-//! at a pace one with a ring of [`crate::ring`] ([`datagrams`]):
+//! at a pace and streams of bulk one each with a ring of [`crate::ring`] ([`datagrams`], [`bulk`]):
 //!
 //! ```text
 //!   -> ready          all connections are made, the load runs (or the server listens)
@@ -23,6 +23,7 @@
 //! measured at many streams. `perf/run --only generators` compares with iperf3 and wrk.
 
 pub mod agent;
+mod bulk;
 mod datagrams;
 mod latency;
 mod meter;
@@ -34,6 +35,7 @@ pub use agent::{Agent, AgentError};
 pub use latency::{Latency, QUANTILES};
 pub use meter::Reading;
 
+use bulk::Bulk;
 use meter::{Meter, Phase};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
@@ -188,9 +190,21 @@ struct Shared {
     meter: Arc<Meter>,
     latency: latency::Recorder,
     failure: std::cell::RefCell<Option<String>>,
+    bulk: std::cell::OnceCell<Bulk>,
 }
 
 impl Shared {
+    /// The thread of the streams of bulk; see [`Bulk::start`].
+    fn bulk(&self, ends_matter: bool) -> io::Result<&Bulk> {
+        match self.bulk.get() {
+            Some(bulk) => Ok(bulk),
+            None => {
+                let made = Bulk::start(&self.meter, ends_matter)?;
+                Ok(self.bulk.get_or_init(|| made))
+            }
+        }
+    }
+
     /// Notes the end of a connection. The first failure counts, while the load runs.
     fn note(&self, what: io::Result<()>) {
         if let Err(e) = what
@@ -212,8 +226,12 @@ pub fn main(role: &str) -> io::Result<()> {
     }
     let runtime = tokio_uring::Runtime::new(tokio_uring::builder().entries(ENTRIES))?;
     let meter = Arc::new(Meter::default());
-    let shared =
-        Rc::new(Shared { meter: meter.clone(), latency: latency::Recorder::new()?, failure: None.into() });
+    let shared = Rc::new(Shared {
+        meter: meter.clone(),
+        latency: latency::Recorder::new()?,
+        failure: None.into(),
+        bulk: std::cell::OnceCell::new(),
+    });
     let outcome = runtime.block_on(async {
         match role {
             Role::Serve { at } => serve::listen(&shared, &at)?,
@@ -242,7 +260,7 @@ pub fn main(role: &str) -> io::Result<()> {
 
 async fn start(shared: &Rc<Shared>, server: SocketAddr, task: Task) -> io::Result<()> {
     match task {
-        Task::Bulk { way, streams } => tcp::bulk(shared, server, way, streams).await,
+        Task::Bulk { way, streams } => tcp::bulk(shared, server, way, streams),
         Task::Exchange { bytes, connections } => tcp::exchange(shared, server, bytes, connections).await,
         Task::Connect { connections } => tcp::connect(shared, server, connections).await,
         Task::Hold { connections } => tcp::hold(shared, server, connections),

@@ -1,8 +1,8 @@
 //! The server: one TCP and one UDP socket an address; what comes first tells what is wanted.
 
 use super::meter;
-use super::tcp::{give, take};
-use super::{CHUNK, Kind, Shared, datagrams};
+use super::{CHUNK, Kind, Shared, Way, datagrams};
+use crate::netns::process::duplicate;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -59,18 +59,15 @@ async fn stream_of(shared: Rc<Shared>, stream: TcpStream) -> io::Result<()> {
     let (n, bytes) = stream.read(Vec::with_capacity(512)).await;
     let n = n?;
     let Some(kind) = bytes.first().copied().and_then(Kind::of) else { return Ok(()) };
-    let stream = Rc::new(stream);
+    let bulk = |way| -> io::Result<()> {
+        meter::count(&shared.meter.received, n - 1);
+        shared.bulk(false)?.run(duplicate(&stream)?, way);
+        Ok(())
+    };
     match kind {
-        Kind::Sink => {
-            meter::count(&shared.meter.received, n - 1);
-            take(shared, stream).await
-        }
-        Kind::Give => give(shared, stream).await,
-        Kind::Both => {
-            meter::count(&shared.meter.received, n - 1);
-            tokio_uring::spawn(give(shared.clone(), stream.clone()));
-            take(shared, stream).await
-        }
+        Kind::Sink => bulk(Way::Down),
+        Kind::Give => bulk(Way::Up),
+        Kind::Both => bulk(Way::Both),
         Kind::Echo => {
             stream.set_nodelay(true)?;
             echo(&stream, bytes).await

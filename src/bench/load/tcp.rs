@@ -1,7 +1,7 @@
 //! The client's TCP loads.
 
 use super::meter::{self, Phase};
-use super::{CHUNK, Kind, PATIENCE, Shared, Way};
+use super::{Kind, PATIENCE, Shared, Way};
 use std::future::Future;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream as Plain};
@@ -9,9 +9,6 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::net::TcpStream;
-
-/// What all streams send: the same memory, so that it stays in the processor's cache as that of one stream would.
-static BYTES: [u8; CHUNK] = [0x5a; CHUNK];
 
 /// A connection, whose first byte has been sent.
 async fn open(server: SocketAddr, kind: Kind) -> io::Result<TcpStream> {
@@ -50,48 +47,21 @@ fn closed() -> io::Error {
     io::Error::new(ErrorKind::UnexpectedEof, "the other end closed the connection")
 }
 
-/// Sends as much as there is room for, until the load is over.
-pub async fn give(shared: Rc<Shared>, stream: Rc<TcpStream>) -> io::Result<()> {
-    while shared.meter.phase() != Phase::Over {
-        let (sent, _) = stream.write(&BYTES[..]).submit().await;
-        meter::count(&shared.meter.sent, sent?);
-    }
-    Ok(())
-}
-
-/// Takes what comes, until it ends.
-pub async fn take(shared: Rc<Shared>, stream: Rc<TcpStream>) -> io::Result<()> {
-    let (mut bytes, load) = (vec![0; CHUNK], shared.meter.load());
-    loop {
-        let (received, back) = stream.read(bytes).await;
-        bytes = back;
-        match received? {
-            0 => return Ok(()),
-            n if load == shared.meter.load() => meter::count(&shared.meter.received, n),
-            // Left over in some buffer.
-            _ => {}
-        }
-    }
-}
-
-/// Streams of bulk.
-pub async fn bulk(shared: &Rc<Shared>, server: SocketAddr, way: Way, streams: u32) -> io::Result<()> {
+/// Streams of bulk. Made one by one by plain calls, for nothing else runs here; then they are the ring's.
+pub fn bulk(shared: &Shared, server: SocketAddr, way: Way, streams: u32) -> io::Result<()> {
     let kind = match way {
         Way::Up => Kind::Sink,
         Way::Down => Kind::Give,
         Way::Both => Kind::Both,
     };
-    for stream in open_all(server, kind, streams).await? {
-        let stream = Rc::new(stream);
-        if way != Way::Down {
-            spawn(shared, give(shared.clone(), stream.clone()));
-        }
-        if way != Way::Up {
-            let taken = take(shared.clone(), stream);
-            // The server never ends by itself.
-            spawn(shared, async move { taken.await.and(Err(closed())) });
-        }
-    }
+    let connect = |n: u32| -> io::Result<Plain> {
+        let connected = Plain::connect_timeout(&server, PATIENCE);
+        let told = connected.and_then(|mut stream| stream.write_all(&[kind.byte()]).map(|()| stream));
+        told.map_err(|e| io::Error::new(e.kind(), format!("connection {} of {streams}: {e}", n + 1)))
+    };
+    let all = (0..streams).map(connect).collect::<io::Result<Vec<_>>>()?;
+    let bulk = shared.bulk(true)?;
+    all.into_iter().for_each(|stream| bulk.run(stream.into(), way));
     Ok(())
 }
 
