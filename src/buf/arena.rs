@@ -377,6 +377,18 @@ mod tests {
     }
 
     #[test]
+    fn slots_and_those_in_use_are_counted_by_class() {
+        let mut a = Arena::new(ArenaConfig { tap: 2, host: 3, small: 4, relay: 1 }).unwrap();
+        for (class, slots) in [(Class::Tap, 2), (Class::Host, 3), (Class::Small, 4)] {
+            assert_eq!((a.slot_count(class), a.held_count(class)), (slots, 0));
+            let held: Vec<_> = (1..slots).map(|_| a.alloc(class).unwrap()).collect();
+            assert_eq!((a.slot_count(class), a.held_count(class)), (slots, slots - 1));
+            held.into_iter().for_each(|id| assert!(a.release(id)));
+            assert_eq!(a.held_count(class), 0);
+        }
+    }
+
+    #[test]
     fn an_empty_class_refuses_and_counts() {
         let mut a = arena();
         assert!(a.alloc(Class::Tap).is_some() && a.alloc(Class::Tap).is_some());

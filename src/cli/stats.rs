@@ -7,6 +7,7 @@ use super::table::{age, bytes, micros, table};
 use super::watch::{Every, show};
 use crate::control::api::stats::{HistogramView, StatsView};
 use clap::Args;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Options of `stats`.
@@ -91,14 +92,16 @@ fn listing(now: &StatsView, before: Option<&StatsView>) -> String {
         row("  missing", |s| s.pipes.refused, plain),
         row("  spoiled", |s| s.pipes.spoiled, plain),
     ];
-    for (why, count) in &now.counters.drops {
-        // Reasons that never came up say nothing.
-        if *count > 0 {
-            let old = before.and_then(|b| b.counters.drops.get(why)).copied().unwrap_or(0);
+    // What never came up says nothing.
+    let mut named = |kind: &str, of: fn(&StatsView) -> &BTreeMap<String, u64>| {
+        for (why, count) in of(now).iter().filter(|(_, count)| **count > 0) {
+            let old = before.and_then(|b| of(b).get(why)).copied().unwrap_or(0);
             let rate = seconds.map(|s| format!("{}/s", (count.saturating_sub(old) as f64 / s) as u64));
-            rows.push([format!("dropped: {why}"), count.to_string(), rate.unwrap_or_default()]);
+            rows.push([format!("{kind}: {why}"), count.to_string(), rate.unwrap_or_default()]);
         }
-    }
+    };
+    named("dropped", |s| &s.counters.drops);
+    named("limit met", |s| &s.counters.limited);
     let b = &now.buffers;
     let held = |name: &str, b: crate::msg::stats::BufferStats| format!("{name} {}/{}", b.held, b.total);
     let l = now.live;
@@ -146,7 +149,7 @@ fn distributions(now: &StatsView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::DropReason;
+    use crate::flow::{DropReason, Limit};
     use crate::msg::PlaneStats;
 
     #[test]
@@ -157,6 +160,7 @@ mod tests {
         stats.age_ms = 3000;
         stats.counters.frames_from_guest = 400;
         stats.counters.drop(DropReason::Policy);
+        stats.counters.limit(Limit::NewFlows);
         let now = StatsView::from(&stats);
         let text = listing(&now, Some(&before));
         let line = |text: &str, name: &str| {
@@ -165,7 +169,8 @@ mod tests {
         };
         assert_eq!(line(&text, "frames from the guest")[4..], ["400", "150/s"]);
         assert_eq!(line(&text, "dropped: policy")[2..], ["1", "0/s"]);
-        assert!(!text.contains("malformed"));
+        assert_eq!(line(&text, "limit met: newFlows")[3..], ["1", "0/s"]);
+        assert!(!text.contains("malformed") && !text.contains("halfOpen"));
         assert_eq!(line(&listing(&before, Some(&now)), "frames from the guest")[4..], ["100"]);
         assert_eq!(line(&listing(&now, None), "DNS")[1..3], ["0", "-"]);
     }

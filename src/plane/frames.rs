@@ -137,10 +137,7 @@ impl Shard {
         );
         if let Err(e) = cut {
             debug!("segmenting in software: {e}");
-            self.stack.count_drop(match e {
-                CutError::TooBig { .. } => DropReason::TooLong,
-                CutError::Head => DropReason::Malformed,
-            });
+            self.stack.count_drop(why(&e));
         }
     }
 
@@ -201,6 +198,14 @@ impl Shard {
     }
 }
 
+/// As what a frame counts that cannot be cut.
+fn why(e: &CutError) -> DropReason {
+    match e {
+        CutError::TooBig { .. } => DropReason::TooLong,
+        CutError::Head => DropReason::Malformed,
+    }
+}
+
 /// Records a frame in the capture, if there is one; the first error ends it.
 fn record<'a>(pcap: &mut Option<Pcap>, parts: impl Iterator<Item = &'a [u8]> + Clone) {
     if let Some(open) = pcap
@@ -208,5 +213,32 @@ fn record<'a>(pcap: &mut Option<Pcap>, parts: impl Iterator<Item = &'a [u8]> + C
     {
         warn!("the capture ends here: {e}");
         *pcap = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stack::{Limits, Stack};
+
+    /// The stack emits none such: its segments follow the MTU, and what else it emits may be fragmented. So no traffic of a
+    /// guest's makes one.
+    #[test]
+    fn a_frame_that_may_not_be_cut_and_has_to_be_is_counted_as_too_long() {
+        let (from, to) = ("10.0.2.2:9".parse().unwrap(), "10.0.2.100:9".parse().unwrap());
+        let caps =
+            segment::Caps { vnet: false, csum: false, tso4: false, tso6: false, uso: false, mtu: 1500 };
+        let mut stack = Stack::new(Default::default(), Default::default(), Limits::default(), [7; 32]);
+        for (len, dropped) in [(1472, 0), (1473, 1), (3000, 2)] {
+            let frame = crate::wire::udp::frame([2; 6], [4; 6], from, to, &vec![0; len]);
+            let (head, payload) = frame.split_at(42);
+            let scratch = &mut segment::Scratch::default();
+            let cut = segment::cut(head, payload, None, Gso::None, &caps, scratch, &mut |_, _| {});
+            if let Err(e) = cut {
+                stack.count_drop(why(&e));
+            }
+            assert_eq!(stack.counters().dropped(DropReason::TooLong), dropped);
+        }
+        assert_eq!(why(&CutError::Head), DropReason::Malformed);
     }
 }

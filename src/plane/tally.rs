@@ -115,3 +115,18 @@ pub struct RelayStats {
     /// As [`Histograms::first_byte_us`].
     pub first_byte: Snapshot,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_wake_up_is_told_what_was_submitted_since_the_one_before() {
+        let mut times = Times::default();
+        for submitted in [5, 5, 12] {
+            times.woken(submitted);
+        }
+        let told = times.submitted_per_wakeup.snapshot();
+        assert_eq!((told.count, told.sum, told.most), (3, 12, 7));
+    }
+}

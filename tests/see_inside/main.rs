@@ -3,6 +3,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod counted;
+mod every;
 mod explain;
 mod flows;
 mod load;

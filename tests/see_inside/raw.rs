@@ -14,6 +14,26 @@ fn send(guest: &Guest, to: &str, number: u8, bytes: &[u8], times: u32) {
     sh(guest.place(), &script).ok();
 }
 
+/// Sends a whole frame, so many times.
+fn send_frame(guest: &Guest, bytes: &[u8], times: u32) {
+    let text: String = bytes.iter().map(|b| format!("\\{b:03o}")).collect();
+    let script = format!("for i in $(seq {times}); do printf '{text}' | socat -u - INTERFACE:tap0; done");
+    sh(guest.place(), &script).ok();
+}
+
+/// A packet of UDP without payload, in a frame to the gateway. `fragment` is the word of the IPv4 header that has flags and
+/// offset.
+fn packet(from: Ipv4Addr, fragment: u16) -> Vec<u8> {
+    let mut ip = vec![0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0];
+    ip[6..8].copy_from_slice(&fragment.to_be_bytes());
+    ip.extend([from.octets(), Ipv4Addr::new(198, 51, 100, 2).octets()].concat());
+    let checksum = ones_complement(&ip);
+    ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+    // MACs of a broadcast are taken by whoever reads the tap.
+    let ethernet = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1], &[8, 0]].concat();
+    [&ethernet[..], &ip, &[0, 7, 0, 9, 0, 8, 0, 0]].concat()
+}
+
 /// A UDP datagram from 7 to 9 whose header has this length and checksum.
 fn datagram(length: u16, checksum: u16) -> Vec<u8> {
     [&[0, 7, 0, 9][..], &length.to_be_bytes(), &checksum.to_be_bytes(), b"abcd"].concat()
@@ -65,6 +85,11 @@ fn each_reason_counts_what_was_dropped_for_it_and_nothing_else() {
     let segment = tcp_ack(from, SERVER[0]);
     send(&guest, &server, 6, &segment, 2);
     check("tcpUnacceptable", 2);
+    send_frame(&guest, &packet(Ipv4Addr::LOCALHOST, 0), 4);
+    check("spoofed", 4);
+    // A part that would end beyond the longest packet.
+    send_frame(&guest, &packet(from, 0x1fff), 3);
+    check("fragment", 3);
 }
 
 /// The guest's address.
@@ -80,10 +105,13 @@ fn tcp_ack(from: Ipv4Addr, to: IpAddr) -> Vec<u8> {
     let IpAddr::V4(to) = to else { panic!("{to}") };
     let mut segment = vec![0, 7, 0, 80, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 0xff, 0xff, 0, 0, 0, 0];
     let pseudo = [&from.octets()[..], &to.octets(), &[0, 6], &(segment.len() as u16).to_be_bytes()].concat();
-    let words = [&pseudo[..], &segment].concat();
-    let sum: u32 = words.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let checksum = !((folded & 0xffff) + (folded >> 16)) as u16;
+    let checksum = ones_complement(&[&pseudo[..], &segment].concat());
     segment[16..18].copy_from_slice(&checksum.to_be_bytes());
     segment
+}
+
+fn ones_complement(words: &[u8]) -> u16 {
+    let sum: u32 = words.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    !((folded & 0xffff) + (folded >> 16)) as u16
 }

@@ -5,6 +5,7 @@ use crate::{carry, eventually, json, pair, ringtap, stats};
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
@@ -56,6 +57,19 @@ fn frames_are_counted_by_direction_and_size() {
         within(&now, "frameBytesFromGuest", range.clone()) - within(&after, "frameBytesFromGuest", range)
     };
     assert_eq!([more(1472..1536), more(1024..1088), more(2048..8192)], [2, 1, 0]);
+}
+
+#[test]
+fn the_age_is_that_of_the_data_plane() {
+    let start = Instant::now();
+    let world = World::new();
+    let guest = world.guest();
+    let first = number(&stats(&world), &["ageMs"]);
+    std::thread::sleep(Duration::from_millis(300));
+    let second = number(&stats(&world), &["ageMs"]);
+    let most = start.elapsed().as_millis() as u64;
+    assert!(second >= first + 300 && second <= most, "{first} ms, {second} ms of {most}");
+    drop(guest);
 }
 
 #[test]
@@ -170,6 +184,7 @@ fn prometheus_gets_the_same_by_the_api_and_by_the_command() {
         "ringtap_connect_guest_seconds_count 1",
         "ringtap_flows{kind=\"relay_tcp\"} 1",
         "ringtap_drops_total{reason=\"policy\"} 0",
+        concat!("ringtap_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
     ] {
         assert!(text.lines().any(|l| l.trim_end() == line), "{line}\n{text}");
     }

@@ -5,8 +5,8 @@
 //! counts are exact.
 
 use crate::control::ports::Ports;
-use crate::flow::DropReason;
 use crate::flow::bins::Snapshot;
+use crate::flow::{DropReason, Limit};
 use crate::msg::{PlaneStats, PortCounters};
 use std::fmt::{Display, Write as _};
 
@@ -117,6 +117,11 @@ pub fn text(s: &PlaneStats, ports: &Ports, counters: &[PortCounters]) -> String 
     for why in DropReason::ALL {
         t.line("drops_total", &format!("reason=\"{}\"", snake(&format!("{why:?}"))), c.dropped(why));
     }
+    t.family("limit_met_total", "counter", "Times that the guest met one of its limits.");
+    for which in Limit::ALL {
+        let label = format!("limit=\"{}\"", snake(&format!("{which:?}")));
+        t.line("limit_met_total", &label, c.limited(which));
+    }
     t.family("wakeup_submissions", "histogram", "Entries submitted by each wake-up.");
     t.histogram("wakeup_submissions", "", &h.submitted_per_wakeup, 0..=10, 1.0);
     t.family("wakeup_completions", "histogram", "Completions handled by each wake-up.");
@@ -199,6 +204,7 @@ mod tests {
         let mut stats = PlaneStats::default();
         stats.histograms.dns_us = bins.snapshot();
         stats.counters.drop(DropReason::BadChecksum);
+        stats.counters.limit(Limit::HalfOpen);
         let text = text(&stats, &Ports::default(), &[]);
         for line in text.lines().filter(|l| !l.starts_with('#')) {
             let (name, value) = line.rsplit_once(' ').unwrap();
@@ -207,6 +213,8 @@ mod tests {
         for line in [
             "ringtap_drops_total{reason=\"bad_checksum\"} 1",
             "ringtap_drops_total{reason=\"no_room\"} 0",
+            "ringtap_limit_met_total{limit=\"half_open\"} 1",
+            "ringtap_limit_met_total{limit=\"flows\"} 0",
             "ringtap_dns_seconds_bucket{le=\"0.000016\"} 1",
             "ringtap_dns_seconds_bucket{le=\"0.000032\"} 2",
             "ringtap_dns_seconds_bucket{le=\"0.001024\"} 3",

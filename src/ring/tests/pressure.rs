@@ -248,3 +248,23 @@ fn fewer_slots_are_lent_while_frames_are_long() {
     assert_eq!(next(&mut ring).result, Err(Errno::ECANCELED));
     assert_all_back(&ring);
 }
+
+#[test]
+fn entries_completions_calls_and_full_queues_are_counted() {
+    let mut ring = ring();
+    let (reader, writer) = pipes();
+    // The queue has eight places: the ninth and the seventeenth find it full.
+    for n in 0..20 {
+        ring.write_bytes(writer.as_fd(), b"x".to_vec(), n);
+    }
+    assert_eq!((ring.counters().queue_full, ring.counters().submitted, ring.inflight()), (2, 16, 20));
+    ring.submit().unwrap();
+    let c = ring.counters();
+    assert_eq!((c.enters, c.submitted, c.queue_full), (3, 20, 2));
+    for n in 0..20 {
+        assert_eq!(next(&mut ring).tag, n);
+    }
+    assert_eq!((ring.counters().completed, ring.inflight()), (20, 0));
+    drop(reader);
+    assert_all_back(&ring);
+}

@@ -1,7 +1,7 @@
 //! How connections begin, and how they fail to.
 
 use super::*;
-use crate::flow::DropReason;
+use crate::flow::{DropReason, Limit};
 use crate::wire::icmp::{ErrorHead, Quoted};
 use crate::wire::proto;
 
@@ -50,7 +50,10 @@ fn a_refused_connection_is_a_reset() {
         assert_eq!(reset.tcp.ack, IRS.wrapping_add(1));
         assert!(closed(&actions).is_some());
         // What the host refused is its peer's word, what it had no descriptor for is a flow refused.
-        assert_eq!(w.counters.flows_refused, u64::from(error == HostError::Exhausted));
+        let short = u64::from(error == HostError::Exhausted);
+        let c = &w.counters;
+        assert_eq!((c.flows_refused, c.limited(Limit::Descriptors)), (short, short));
+        assert_eq!((c.dropped(DropReason::NoRoom), c.dropped(DropReason::HostRefused)), (short, 1 - short));
         w.assert_empty();
     }
 }
