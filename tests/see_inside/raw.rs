@@ -21,10 +21,10 @@ fn send_frame(guest: &Guest, bytes: &[u8], times: u32) {
     sh(guest.place(), &script).ok();
 }
 
-/// A packet of UDP without payload, in a frame to the gateway. `fragment` is the word of the IPv4 header that has flags and
-/// offset.
-fn packet(from: Ipv4Addr, fragment: u16) -> Vec<u8> {
-    let mut ip = vec![0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0];
+/// A packet of IP protocol `number` with the eight bytes of a UDP header, in a frame. `fragment` is the word of the IPv4 header
+/// that has flags and offset.
+fn packet(from: Ipv4Addr, number: u8, fragment: u16) -> Vec<u8> {
+    let mut ip = vec![0x45, 0, 0, 28, 0, 1, 0, 0, 64, number, 0, 0];
     ip[6..8].copy_from_slice(&fragment.to_be_bytes());
     ip.extend([from.octets(), Ipv4Addr::new(198, 51, 100, 2).octets()].concat());
     let checksum = ones_complement(&ip);
@@ -85,10 +85,10 @@ fn each_reason_counts_what_was_dropped_for_it_and_nothing_else() {
     let segment = tcp_ack(from, SERVER[0]);
     send(&guest, &server, 6, &segment, 2);
     check("tcpUnacceptable", 2);
-    send_frame(&guest, &packet(Ipv4Addr::LOCALHOST, 0), 4);
+    send_frame(&guest, &packet(Ipv4Addr::LOCALHOST, 17, 0), 4);
     check("spoofed", 4);
-    // A part that would end beyond the longest packet.
-    send_frame(&guest, &packet(from, 0x1fff), 3);
+    // A first part that is too short for the header of TCP, more to follow.
+    send_frame(&guest, &packet(from, 6, 0x2000), 3);
     check("fragment", 3);
 }
 
