@@ -56,6 +56,9 @@ enum Verb {
     /// Publish, remove and list ports of a running instance.
     Port(port::PortArgs),
     /// List the running instances.
+    ///
+    /// Those that Podman and others have started under slirp4netns's name are listed, too. They have no API, so that no other verb
+    /// can ask them, and what is published through them is not shown.
     Ps(ps::PsArgs),
     /// List the live flows of an instance.
     Flows(flows::FlowsArgs),

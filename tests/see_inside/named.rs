@@ -3,7 +3,9 @@
 use crate::common::World;
 use crate::{eventually, fails, json, may_look, pid, ringtap};
 use serde_json::Value;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
+use std::process::Stdio;
 
 fn inode(path: String) -> u64 {
     std::fs::metadata(&path).unwrap_or_else(|e| panic!("{path}: {e}")).ino()
@@ -92,4 +94,47 @@ fn every_instance_is_listed_with_its_processes_namespaces_addresses_and_ports() 
         std::fs::read_dir(base.join("ringtap")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left.len(), 1, "{left:?}");
     drop(third);
+}
+
+#[test]
+fn those_under_another_name_are_listed_and_named_to_whoever_asks_them() {
+    let world = World::new();
+    let bare = world.bare("");
+    // A program that is called so without being ours is none.
+    let other = world.lab.dir().join("slirp4netns");
+    std::fs::copy("/bin/sleep", &other).unwrap();
+    let _other = world.lab.host().spawn(&mut world.shell(&format!("exec {} 1000", other.display()))).unwrap();
+    let inside = bare.pid();
+    for (kind, place) in [("pid", inside.to_string()), ("path", format!("/proc/{inside}/ns/net"))] {
+        let script = format!(
+            "exec slirp4netns -c -r 3 --cidr 10.7.0.0/24 --mtu 4000 --netns-type {kind} {place} {kind}0 3>&1 >/dev/null"
+        );
+        let mut running = world.lab.host().spawn(world.shell(&script).stdout(Stdio::piped())).unwrap();
+        let mut said = String::new();
+        running.child().stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(said, "1", "{kind}");
+        if !may_look(&world) {
+            continue;
+        }
+        let all = json(&world, &["ps"]);
+        assert_eq!(all.len(), 1, "{all:#?}");
+        let told = ["verb", "pid", "childPID", "stateDir", "ports"].map(|name| all[0][name].clone());
+        let should =
+            ["slirp4netns".into(), running.pid().into(), inside.into(), "".into(), serde_json::json!([])];
+        assert_eq!(told, should, "{kind}");
+        let plane = all[0]["planePID"].as_u64().unwrap();
+        assert!(std::fs::read_to_string(format!("/proc/{plane}/status")).unwrap().contains("Seccomp:\t2"));
+        assert_eq!(all[0]["namespaces"]["net"], inode(format!("/proc/{inside}/ns/net")));
+        let network = &all[0]["network"];
+        assert_eq!((&network["addresses"][0], &network["mtu"]), (&"10.7.0.100/24".into(), &4000.into()));
+        assert_eq!(network["ifname"], format!("{kind}0"));
+        assert!(ringtap(&world, &["ps"]).contains("slirp4netns"));
+        // Nothing else can be said of it, and whoever asks is told so, by any of its processes' ids or by none.
+        for name in [running.pid().to_string(), inside.to_string(), plane.to_string()] {
+            assert!(fails(&world, &["flows", "--instance", &name]).contains("no API"), "{name}");
+        }
+        assert!(fails(&world, &["capture"]).contains("no API"));
+        assert!(fails(&world, &["flows", "--instance", "1"]).contains("no instance of yours"));
+    }
+    eventually("it has ended", || !may_look(&world) || json(&world, &["ps"]).is_empty());
 }

@@ -68,6 +68,32 @@ pub fn settings(arguments: Vec<OsString>) -> Result<Settings, String> {
     settings_of(&Flags::parse_from_words(arguments)?).map_err(|e| e.to_string())
 }
 
+/// What one that runs was told on its command line.
+pub struct Told {
+    /// The process whose namespace it serves.
+    pub child: Option<u32>,
+    /// A path to the namespace, as the process sees it; none if it was given an open tap.
+    pub netns: Option<PathBuf>,
+    /// The network that it asks for.
+    pub network: Network,
+}
+
+/// What a running slirp4netns was told; none if it cannot have been started so.
+pub fn told(arguments: Vec<OsString>) -> Option<Told> {
+    let flags = Flags::parse_from_words(arguments).ok()?;
+    let mut words = flags.words.iter();
+    let first = words.next()?;
+    let number = || first.to_str()?.parse::<u32>().ok();
+    let (child, netns) = match flags.netns_type.as_deref().unwrap_or("pid") {
+        "tapfd" => (None, None),
+        "pid" => (number(), Some(PathBuf::from(format!("/proc/{}/ns/net", number()?)))),
+        _ => (None, Some(PathBuf::from(first))),
+    };
+    let ifname = words.next().map_or_else(|| "tap0".into(), |name| name.to_string_lossy());
+    let network = network(&flags, &settings_of(&flags).ok()?, &ifname).ok()?;
+    Some(Told { child, netns, network })
+}
+
 fn settings_of(flags: &Flags) -> Result<Settings, SettingsError> {
     let mut settings = crate::cli::settings::load(Caller::Slirp4netns)?;
     ask(&mut settings, flags);

@@ -1,6 +1,8 @@
 //! A client of a running instance's API: one request a connection, on a blocking socket.
 
+use crate::cli::ps::callers;
 use crate::control::api::SOCKET;
+use crate::control::api::instance::InstanceView;
 use crate::control::state::{self, Known};
 use serde::de::DeserializeOwned;
 use std::fs;
@@ -24,6 +26,12 @@ pub enum ClientError {
         "no instance of yours is running; start one (ringtap run), or name its state directory (--state-dir)"
     )]
     Nobody,
+    /// It was started under slirp4netns's name.
+    #[error(
+        "process {0} is ringtap under slirp4netns's name, which has no API to ask: `ringtap ps` is all that can be said of it; \
+         its frames are seen by tcpdump in the namespace that it serves"
+    )]
+    Silent(u32),
     /// More than one to ask.
     #[error("several instances of yours are running ({0}); name one (--instance)")]
     Several(String),
@@ -75,7 +83,10 @@ impl Client {
         if let Some(dir) = state_dir.or(named) {
             return Ok(Self { socket: dir.join(SOCKET) });
         }
-        choose(running(), instance)
+        choose(running(), instance).map_err(|e| match e {
+            ClientError::Nobody | ClientError::NotThat(..) => silent(instance).map_or(e, ClientError::Silent),
+            e => e,
+        })
     }
 
     /// The answer to a `GET`.
@@ -172,6 +183,17 @@ fn refused(status: u16, body: &[u8]) -> ClientError {
 pub fn running() -> Vec<Known> {
     let alive = |known: &Known| UnixStream::connect(known.dir.join(SOCKET)).is_ok();
     state::instances().into_iter().filter(alive).collect()
+}
+
+/// The one that is meant, or the only one that there is, if it cannot be asked.
+fn silent(instance: Option<&str>) -> Option<u32> {
+    let all = callers::running();
+    let meant = |view: &&InstanceView| {
+        let is = |pid: u32| instance == Some(&pid.to_string());
+        is(view.pid) || view.child_pid.is_some_and(is) || view.plane_pid.is_some_and(is)
+    };
+    let only = || all.first().filter(|_| instance.is_none() && all.len() == 1);
+    all.iter().find(meant).or_else(only).map(|view| view.pid)
 }
 
 /// The one that is meant.

@@ -1,7 +1,10 @@
 //! `ringtap ps`: the running instances of this user.
 //!
 //! What an instance says of itself ([`InstanceView`]), its ports, and the namespaces of its first process as the kernel
-//! numbers them. One that does not answer is left out; it may just be ending.
+//! numbers them. One that does not answer is left out; it may just be ending. Those that were started under slirp4netns's name
+//! answer no question of ours; they are found otherwise ([`callers`]), and no other verb knows them.
+
+pub mod callers;
 
 use super::CliError;
 use super::port::client::{Client, ClientError, print, running};
@@ -45,7 +48,12 @@ impl PsArgs {
     /// [`CliError`].
     pub fn run(self) -> Result<u8, CliError> {
         let known = running().into_iter();
-        let all: Vec<_> = known.filter_map(|known| ask(&known.dir.join(SOCKET)).ok()).collect();
+        let asked = known.filter_map(|known| ask(&known.dir.join(SOCKET)).ok());
+        let silent = callers::running().into_iter().map(|view| {
+            let namespaces = namespaces(&view);
+            Instance { view, namespaces, ports: Vec::new() }
+        });
+        let all: Vec<_> = asked.chain(silent).collect();
         let text = if self.json {
             let line = |one| serde_json::to_string(one).map(|text| text + "\n").map_err(ClientError::answer);
             all.iter().map(line).collect::<Result<String, _>>()?
@@ -92,7 +100,7 @@ fn listing(all: &[Instance]) -> String {
             addresses.unwrap_or_else(|| "the host's".to_owned()),
             or_dash(Some(ports.join(" ")).filter(|ports| !ports.is_empty())),
             age(Duration::from_millis(v.uptime_ms)),
-            v.state_dir.clone(),
+            or_dash(Some(v.state_dir.as_str()).filter(|dir| !dir.is_empty())),
         ]
     });
     table(std::iter::once(head.map(str::to_owned)).chain(rows))
