@@ -123,7 +123,8 @@ fn those_under_another_name_are_listed_and_named_to_whoever_asks_them() {
             ["slirp4netns".into(), running.pid().into(), inside.into(), "".into(), serde_json::json!([])];
         assert_eq!(told, should, "{kind}");
         let plane = all[0]["planePID"].as_u64().unwrap();
-        assert!(std::fs::read_to_string(format!("/proc/{plane}/status")).unwrap().contains("Seccomp:\t2"));
+        let status = std::fs::read_to_string(format!("/proc/{plane}/status")).unwrap();
+        assert!(status.contains(&format!("PPid:\t{}\n", running.pid())), "{status}");
         assert_eq!(all[0]["namespaces"]["net"], inode(format!("/proc/{inside}/ns/net")));
         let network = &all[0]["network"];
         assert_eq!((&network["addresses"][0], &network["mtu"]), (&"10.7.0.100/24".into(), &4000.into()));

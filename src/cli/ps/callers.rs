@@ -21,18 +21,21 @@ const TICKS: u64 = 100;
 
 /// All of this user's, in the order of their process ids.
 pub fn running() -> Vec<InstanceView> {
-    let ours: Vec<u32> = proc::processes().into_iter().filter(|pid| is_ours(*pid)).collect();
-    // The data plane is a child of the one that was started, with the same name and command line.
-    let started = ours.iter().filter(|pid| parent(**pid).is_none_or(|parent| !ours.contains(&parent)));
-    started.filter_map(|pid| view(*pid, &ours)).collect()
+    let named: Vec<u32> = proc::processes().into_iter().filter(|pid| is_named(*pid)).collect();
+    // The data plane is a child of the one that was started, with the same name and command line. Its program may be closed
+    // to us, for it is in a user namespace of its own.
+    let started = named.iter().filter(|pid| parent(**pid).is_none_or(|parent| !named.contains(&parent)));
+    started.filter(|pid| is_ours(**pid)).filter_map(|pid| view(*pid, &named)).collect()
 }
 
-/// Whether a process is this program, called by that name. It may have been replaced on the disk since.
-fn is_ours(pid: u32) -> bool {
+/// Whether a process was called by that name.
+fn is_named(pid: u32) -> bool {
     let name = |path: &str| Path::new(path).file_name().is_some_and(|name| name == NAME);
-    if !proc::arguments(pid).first().is_some_and(|word| name(word)) {
-        return false;
-    }
+    proc::arguments(pid).first().is_some_and(|word| name(word))
+}
+
+/// Whether a process is this program. It may have been replaced on the disk since.
+fn is_ours(pid: u32) -> bool {
     let file = |pid: &str| fs::metadata(format!("/proc/{pid}/exe")).ok().map(|m| (m.dev(), m.ino()));
     let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
     let exe = exe.file_name().unwrap_or_default().to_string_lossy();
@@ -57,7 +60,7 @@ fn age(pid: u32) -> Option<Duration> {
     Some(Duration::from_secs_f64(up).saturating_sub(began))
 }
 
-fn view(pid: u32, ours: &[u32]) -> Option<InstanceView> {
+fn view(pid: u32, named: &[u32]) -> Option<InstanceView> {
     let told = told(proc::arguments(pid).into_iter().skip(1).map(Into::into).collect())?;
     // A path may be one of a mount namespace that the caller has made, as Podman does: it is that process's, too.
     let netns = told.netns.map(|path| match path.starts_with("/proc") {
@@ -74,7 +77,7 @@ fn view(pid: u32, ours: &[u32]) -> Option<InstanceView> {
         verb: NAME.to_owned(),
         version: String::new(),
         pid,
-        plane_pid: ours.iter().copied().find(|other| parent(*other) == Some(pid)),
+        plane_pid: named.iter().copied().find(|other| parent(*other) == Some(pid)),
         child_pid: told.child.or_else(first),
         state_dir: String::new(),
         started_ms: millis(now.saturating_sub(age)),
@@ -100,6 +103,6 @@ mod tests {
 
     #[test]
     fn other_programs_are_none_of_ours() {
-        assert!(!is_ours(std::process::id()) && !is_ours(u32::MAX));
+        assert!(!is_named(std::process::id()) && !is_ours(u32::MAX));
     }
 }
