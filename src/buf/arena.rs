@@ -378,8 +378,11 @@ mod tests {
 
     #[test]
     fn slots_and_those_in_use_are_counted_by_class() {
-        let mut a = Arena::new(ArenaConfig { tap: 2, host: 3, small: 4, relay: 1, message: 5 }).unwrap();
-        for (class, slots) in [(Class::Tap, 2), (Class::Host, 3), (Class::Small, 4), (Class::Message, 5)] {
+        let mut a = Arena::new(ArenaConfig { tap: 2, host: 3, small: 4, relay: 6, message: 5 }).unwrap();
+        let slots = [2, 3, 4, 6, 5];
+        for (class, slots) in
+            [Class::Tap, Class::Host, Class::Small, Class::Relay, Class::Message].into_iter().zip(slots)
+        {
             assert_eq!((a.slot_count(class), a.held_count(class)), (slots, 0));
             let held: Vec<_> = (1..slots).map(|_| a.alloc(class).unwrap()).collect();
             assert_eq!((a.slot_count(class), a.held_count(class)), (slots, slots - 1));

@@ -61,6 +61,22 @@ pub enum Class {
     Message = 4,
 }
 
+impl Class {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 5] = [Self::Tap, Self::Host, Self::Small, Self::Relay, Self::Message];
+
+    /// Its name in counters.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tap => "tap",
+            Self::Host => "host",
+            Self::Small => "small",
+            Self::Relay => "relay",
+            Self::Message => "message",
+        }
+    }
+}
+
 /// Names one buffer of the arena. Plain data: says nothing about whether the buffer is alive.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BufId(u32);
@@ -142,7 +158,7 @@ mod tests {
 
     #[test]
     fn ids_keep_class_and_index() {
-        for class in [Class::Tap, Class::Host, Class::Small, Class::Relay, Class::Message] {
+        for class in Class::ALL {
             for index in [0, 1, 4095, (1 << 24) - 1] {
                 let id = BufId::new(class, index);
                 assert_eq!((id.class(), id.index()), (class, index));

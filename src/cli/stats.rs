@@ -114,7 +114,17 @@ fn listing(now: &StatsView, before: Option<&StatsView>) -> String {
                 l.tcp, l.udp, l.icmp, l.dns, l.injected_udp, l.relay_tcp, l.relay_udp
             ),
         ),
-        ("buffers in use", [held("tap", b.tap), held("host", b.host), held("small", b.small)].join(", ")),
+        (
+            "buffers in use",
+            [
+                held("tap", b.tap),
+                held("host", b.host),
+                held("small", b.small),
+                held("relay", b.relay),
+                held("message", b.message),
+            ]
+            .join(", "),
+        ),
         ("pipes", format!("{} lent, {} idle, {} at most", now.pipes.lent, now.pipes.idle, now.pipes.most)),
         ("operations in flight", now.ring.inflight.to_string()),
     ];

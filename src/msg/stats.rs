@@ -109,8 +109,8 @@ pub struct PlaneStats {
     pub live: Live,
     /// The ring.
     pub ring: RingStats,
-    /// Buffers by class: tap, host, small.
-    pub buffers: [BufferStats; 3],
+    /// Buffers by class, as in [`crate::buf::Class::ALL`].
+    pub buffers: [BufferStats; 5],
     /// Requests for a buffer that found none.
     pub buffers_refused: u64,
     /// Pipes.

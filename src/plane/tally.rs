@@ -39,7 +39,7 @@ impl Shard {
     /// The counters of the stack, and how many buffers are in use.
     pub(super) fn counters(&self) -> PlaneCounters {
         let arena = self.ring.arena();
-        let held = [Class::Tap, Class::Host, Class::Small].map(|class| arena.held_count(class));
+        let held = Class::ALL.map(|class| arena.held_count(class));
         PlaneCounters { buffers_held: held.iter().sum::<usize>() as u64, ..self.stack.counters().clone() }
     }
 
@@ -62,7 +62,7 @@ impl Shard {
                 relay_udp: relays.udp,
             },
             ring: ring(&self.ring),
-            buffers: [Class::Tap, Class::Host, Class::Small].map(|class| self.buffers(class)),
+            buffers: Class::ALL.map(|class| self.buffers(class)),
             buffers_refused: self.ring.arena().counters().refused,
             pipes: relays.pipes,
             histograms: Histograms {

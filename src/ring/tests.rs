@@ -49,7 +49,7 @@ fn quiet(ring: &mut TestRing) {
 /// All slots are free or lent, nothing is in flight, nobody miscounted.
 fn assert_all_back(ring: &TestRing) {
     assert_eq!(ring.inflight(), 0);
-    for class in [Class::Tap, Class::Host, Class::Small, Class::Relay, Class::Message] {
+    for class in Class::ALL {
         assert_eq!(ring.buffers_available(class), ring.buffers_total(class), "{class:?}");
     }
     assert_eq!((ring.arena().counters().stray, ring.counters().stale), (0, 0));

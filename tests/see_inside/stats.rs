@@ -144,10 +144,11 @@ fn the_ring_its_wake_ups_buffers_and_pipes_add_up() {
     assert!(of(&["histograms", "completedPerWakeup", "max"]) <= 64);
     assert!(of(&["pipes", "made"]) > 0 && of(&["pipes", "most"]) == 32, "{s}");
     eventually("what rests holds no pipe", || stats(&world)["pipes"]["lent"] == 0);
-    for class in ["tap", "host", "small"] {
+    let classes = ["tap", "host", "small", "relay", "message"];
+    for class in classes {
         assert!(of(&["buffers", class, "held"]) <= of(&["buffers", class, "total"]));
     }
-    let held = ["tap", "host", "small"].map(|class| of(&["buffers", class, "held"])).iter().sum::<u64>();
+    let held = classes.map(|class| of(&["buffers", class, "held"])).iter().sum::<u64>();
     assert_eq!(held, of(&["counters", "buffersHeld"]));
     let looks = ringtap(&world, &["stats", "--watch", "0.2", "--count", "2"]);
     assert!(looks.matches("frames from the guest").count() == 2 && looks.contains("/s"), "{looks}");

@@ -20,7 +20,7 @@ use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 /// Slots: few to receive into, and of those for frames, which cost nothing, as many as leave one to send (`ring::provided`).
 const ARENA: ArenaConfig = ArenaConfig { tap: 8, host: 4, small: 1, relay: 1, message: 1 };
@@ -100,11 +100,8 @@ impl Engine {
                     Err(_) => continue,
                 }
             }
-            loop {
-                match new.try_recv() {
-                    Ok((fd, way)) => self.begin(fd, way),
-                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-                }
+            while let Ok((fd, way)) = new.try_recv() {
+                self.begin(fd, way);
             }
             self.ring.wait(Some(GLANCE))?;
             while let Some(done) = self.ring.completion() {

@@ -4,9 +4,11 @@
 //! Names begin with `ringtap_`; times are seconds. Buckets end at powers of two, because no bin spans one, so that their
 //! counts are exact.
 
+use crate::buf::Class;
 use crate::control::ports::Ports;
 use crate::flow::bins::Snapshot;
 use crate::flow::{DropReason, Limit};
+use crate::msg::stats::BufferStats;
 use crate::msg::{PlaneStats, PortCounters};
 use std::fmt::{Display, Write as _};
 
@@ -145,10 +147,12 @@ pub fn text(s: &PlaneStats, ports: &Ports, counters: &[PortCounters]) -> String 
         t.one(name, "counter", help, value);
     }
     t.one("ring_inflight", "gauge", "Operations in flight.", s.ring.inflight);
-    let [tap, host, small] = s.buffers;
-    let held = [("tap", tap.held), ("host", host.held), ("small", small.held)];
+    let named = |of: fn(&BufferStats) -> u64| -> Vec<(&str, u64)> {
+        Class::ALL.iter().zip(&s.buffers).map(|(class, b)| (class.name(), of(b))).collect()
+    };
+    let held = named(|b| b.held);
     t.several("buffers_held", "gauge", "Buffers in use.", "class", &held);
-    let total = [("tap", tap.total), ("host", host.total), ("small", small.total)];
+    let total = named(|b| b.total);
     t.several("buffers", "gauge", "Buffers that there are.", "class", &total);
     let pipes = [("lent", s.pipes.lent), ("idle", s.pipes.idle)];
     t.several("pipes", "gauge", "Pipes that are open.", "state", &pipes);

@@ -35,10 +35,14 @@ pub struct StatsView {
 pub struct Buffers {
     /// For frames from the tap.
     pub tap: BufferStats,
-    /// For what host sockets receive.
+    /// For what streams of host sockets receive.
     pub host: BufferStats,
     /// For what is short.
     pub small: BufferStats,
+    /// For what relayed streams receive.
+    pub relay: BufferStats,
+    /// For datagrams that are received.
+    pub message: BufferStats,
     /// Requests that found none.
     pub refused: u64,
 }
@@ -104,14 +108,14 @@ impl From<&Snapshot> for HistogramView {
 
 impl From<&PlaneStats> for StatsView {
     fn from(s: &PlaneStats) -> Self {
-        let [tap, host, small] = s.buffers;
+        let [tap, host, small, relay, message] = s.buffers;
         let h = &s.histograms;
         Self {
             age_ms: s.age_ms,
             counters: Counters::from(&s.counters),
             live: s.live,
             ring: s.ring,
-            buffers: Buffers { tap, host, small, refused: s.buffers_refused },
+            buffers: Buffers { tap, host, small, relay, message, refused: s.buffers_refused },
             pipes: s.pipes,
             histograms: Histograms {
                 frame_bytes_from_guest: (&h.frame_bytes_from_guest).into(),

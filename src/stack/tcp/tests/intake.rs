@@ -5,11 +5,11 @@ use crate::buf::{HOST_SLOT, SMALL_MAX};
 
 /// How the connection is to receive, if these actions say so.
 fn told(actions: &[Action], c: Established) -> Option<Intake> {
-    let said = actions.iter().filter_map(|a| match a {
+    let mut said = actions.iter().filter_map(|a| match a {
         Action::Receive(id, intake) if *id == c.id => Some(*intake),
         _ => None,
     });
-    said.last()
+    said.next_back()
 }
 
 /// An acknowledgement of the first `n` bytes with this window (in units of 128 bytes), and what follows from it.
