@@ -10,6 +10,7 @@
 
 pub mod attach;
 pub mod bench;
+mod callers;
 pub mod capture;
 pub mod config;
 pub mod doctor;

@@ -1,6 +1,6 @@
 //! A client of a running instance's API: one request a connection, on a blocking socket.
 
-use crate::cli::ps::callers;
+use crate::cli::callers;
 use crate::control::api::SOCKET;
 use crate::control::api::instance::InstanceView;
 use crate::control::state::{self, Known};

@@ -2,9 +2,7 @@
 //!
 //! What an instance says of itself ([`InstanceView`]), its ports, and the namespaces of its first process as the kernel
 //! numbers them. One that does not answer is left out; it may just be ending. Those that were started under slirp4netns's name
-//! answer no question of ours; they are found otherwise ([`callers`]), and no other verb knows them.
-
-pub mod callers;
+//! answer no question of ours; they are found otherwise ([`super::callers`]), and no other verb knows them.
 
 use super::CliError;
 use super::port::client::{Client, ClientError, print, running};
@@ -49,7 +47,7 @@ impl PsArgs {
     pub fn run(self) -> Result<u8, CliError> {
         let known = running().into_iter();
         let asked = known.filter_map(|known| ask(&known.dir.join(SOCKET)).ok());
-        let silent = callers::running().into_iter().map(|view| {
+        let silent = super::callers::running().into_iter().map(|view| {
             let namespaces = namespaces(&view);
             Instance { view, namespaces, ports: Vec::new() }
         });
