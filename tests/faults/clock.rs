@@ -10,7 +10,8 @@ use std::fs;
 use std::path::Path;
 
 /// Files that may: stamps for people to read.
-const STAMPS: [&str; 4] = ["plane/pcap.rs", "plane/capture.rs", "cli/log/line.rs", "control/api/instance.rs"];
+const STAMPS: [&str; 5] =
+    ["plane/pcap.rs", "plane/capture.rs", "cli/log/line.rs", "cli/callers.rs", "control/api/instance.rs"];
 
 #[test]
 fn only_stamps_for_people_read_the_clock_that_jumps() {
