@@ -182,6 +182,7 @@ async fn serve(
                     plane.set_resolvers(attach.common.resolvers(host))?;
                 }
                 Event::HostV6(usable) => plane.set_host_v6(usable)?,
+                Event::TapGone => return Err(ControlError::TapGone),
             },
             call = api.next() => api.handle(call, plane.channel()),
         }

@@ -21,6 +21,7 @@ use super::{Common, ControlError, PlaneMain};
 use crate::config::{Resolvers, SandboxMode};
 use crate::msg::{Channel, FromPlane, Level, MsgError, Start, ToPlane};
 use crate::netns::{NetnsError, process};
+use crate::tap;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
 use nix::sys::signal::{Signal, kill};
@@ -238,6 +239,12 @@ impl Plane {
             "the data plane ended ({how}); another one serves the same tap now: open connections are lost, new ones work"
         );
         Ok(())
+    }
+
+    /// Whether the interface of its tap is gone. It ends by itself then, unless the kernel's word has missed it: see
+    /// [`tap::is_gone`].
+    pub fn tap_is_gone(&self) -> bool {
+        self.told.as_ref().is_some_and(|told| tap::is_gone(told.tap.as_fd()))
     }
 
     /// Makes it end, without waiting for it: its exit takes a while, for the kernel removes the tap on the way.

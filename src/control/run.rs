@@ -304,6 +304,7 @@ impl Session {
                 tracing::info!("the host's IPv6 route {}", if usable { "came" } else { "went" });
                 plane.set_host_v6(usable)?;
             }
+            Event::TapGone => return Err(ControlError::TapGone),
         }
         Ok(())
     }

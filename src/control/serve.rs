@@ -1,4 +1,5 @@
-//! What control waits for whichever verb it runs: the plane's messages, the host's resolvers and IPv6 route.
+//! What control waits for whichever verb it runs: the plane's messages, the host's resolvers and IPv6 route, the
+//! tap's end.
 
 use super::plane::Plane;
 use super::ready::Ready;
@@ -7,6 +8,8 @@ use crate::config::Resolvers;
 use crate::msg::{Channel, FromPlane, MsgError};
 use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
+use std::time::Duration;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 /// Waits for messages on a channel.
 #[derive(Debug)]
@@ -48,7 +51,12 @@ pub enum Event {
     Resolvers(Resolvers),
     /// The host's IPv6 route came or went.
     HostV6(bool),
+    /// The tap's interface is gone, and the plane has not noticed.
+    TapGone,
 }
+
+/// How often the tap is looked at.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// The sources of [`Event`].
 #[derive(Debug)]
@@ -58,6 +66,7 @@ pub struct Sources {
     pid: Pid,
     resolvers: resolvers::Watch,
     host_v6: host_v6::Watch,
+    looks: Interval,
 }
 
 impl Sources {
@@ -66,11 +75,14 @@ impl Sources {
     /// # Errors
     /// The descriptor limit.
     pub fn new(plane: &Plane, host_v6: bool) -> Result<Self, ControlError> {
+        let mut looks = interval_at(Instant::now() + LOOK, LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
             plane: Inbox::new(plane.channel()).map_err(ControlError::system("epoll"))?,
             pid: plane.pid(),
             resolvers: resolvers::Watch::new(),
             host_v6: host_v6::Watch::new(host_v6),
+            looks,
         })
     }
 
@@ -82,10 +94,20 @@ impl Sources {
                 Err(e) => return Event::Plane(Err(e.into())),
             }
         }
+        let gone = async {
+            loop {
+                self.looks.tick().await;
+                if plane.tap_is_gone() {
+                    break;
+                }
+            }
+        };
         tokio::select! {
+            biased;
             message = self.plane.next(plane.channel()) => Event::Plane(message),
             resolvers = self.resolvers.changed() => Event::Resolvers(resolvers),
             usable = self.host_v6.changed() => Event::HostV6(usable),
+            () = gone => Event::TapGone,
         }
     }
 }

@@ -200,6 +200,14 @@ fn open_node() -> Result<OwnedFd, TapError> {
     open(NODE, flags, Mode::empty()).map_err(TapError::of_node)
 }
 
+/// Whether the interface of a tap is gone: deleted, or ended with its namespace.
+///
+/// Whoever reads or polls is woken at that moment, but just before the descriptor says so (drivers/net/tun.c, `tun_detach_all`): one
+/// that is quick looks too early, finds nothing, and is never woken again.
+pub fn is_gone(fd: BorrowedFd<'_>) -> bool {
+    ioctl::interface(fd).is_err_and(|errno| errno == Errno::EBADFD)
+}
+
 /// A tap, attached to its interface.
 #[derive(Debug)]
 pub struct Tap {

@@ -113,6 +113,20 @@ fn it_ends_well_when_told_to_and_when_the_tap_goes() {
     assert_eq!(guest.running()[1].child().wait().unwrap().code(), Some(0));
 }
 
+/// As when the kernel's word of the tap's end has missed the plane (`tap::is_gone`).
+#[test]
+fn it_ends_with_its_tap_though_the_plane_has_not_noticed() {
+    let world = World::new();
+    let target = Target::new(&world, true);
+    let mut guest = target.guest(&world, "-c");
+    let control = guest.running()[1].pid();
+    let plane = std::fs::read_to_string(format!("/proc/{control}/task/{control}/children")).unwrap();
+    let plane = Pid::from_raw(plane.trim().parse().unwrap());
+    kill(plane, Signal::SIGSTOP).unwrap();
+    crate::common::sh(guest.place(), "ip link delete tap11").ok();
+    assert_eq!(guest.running()[1].child().wait().unwrap().code(), Some(0));
+}
+
 #[test]
 fn the_api_socket_is_gone_after_every_signal_that_ends_it() {
     let world = World::new();

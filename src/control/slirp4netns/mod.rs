@@ -154,6 +154,7 @@ async fn run(
                 },
                 Event::Resolvers(host) => plane.set_resolvers(common.resolvers(host))?,
                 Event::HostV6(usable) => plane.set_host_v6(usable)?,
+                Event::TapGone => return Err(ControlError::TapGone),
             },
             call = calls.next() => {
                 let answer = api::answer(&mut ports, &common.network, &call.request, plane.channel());
