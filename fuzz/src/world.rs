@@ -60,15 +60,6 @@ fn told(what: fmt::Arguments<'_>) {
     }
 }
 
-fn capacity(class: Class) -> usize {
-    match class {
-        Class::Tap => TAP_SLOT,
-        Class::Host | Class::Message => HOST_SLOT,
-        Class::Small => SMALL_SLOT,
-        Class::Relay => RELAY_SLOT,
-    }
-}
-
 /// A host socket.
 #[derive(Debug, Default)]
 pub struct Sock {
@@ -186,7 +177,7 @@ impl World {
             self.starve -= 1;
             return None;
         }
-        if self.live[c] >= self.most[c] || before + bytes.len() > capacity(class) {
+        if self.live[c] >= self.most[c] || before + bytes.len() > class.capacity() {
             return None;
         }
         let mut content = vec![0; before];
@@ -381,7 +372,7 @@ impl World {
         assert_eq!(from.len, to.len);
         let bytes = self.bytes(&from).to_vec();
         let end = (to.off + to.len) as usize;
-        assert!(end <= capacity(to.buf.class()), "a copy beyond its buffer");
+        assert!(end <= to.buf.class().capacity(), "a copy beyond its buffer");
         let slot = self.slots[to.buf.class() as usize].get_mut(to.buf.index() as usize);
         let slot = slot.and_then(Option::as_mut).unwrap_or_else(|| panic!("{to:?} is not held"));
         if slot.len() < end {

@@ -16,7 +16,7 @@
 //! leaves its slot, or a slot that is not owned, gives no bytes. Limits: 32,768 slots of each class but `Small` (a
 //! provided-buffer ring holds no more), 2^24 of `Small`.
 
-use super::{BufId, Class, HOST_SLOT, MESSAGE_SLOTS, RELAY_SLOT, RELAY_SLOTS, SMALL_SLOT, Span, TAP_SLOT};
+use super::{BufId, Class, MESSAGE_SLOTS, RELAY_SLOTS, Span};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 use std::ffi::c_void;
 use std::io;
@@ -43,6 +43,19 @@ pub struct ArenaConfig {
     pub relay: u32,
     /// Slots of [`Class::Message`].
     pub message: u32,
+}
+
+impl ArenaConfig {
+    /// Slots of a class.
+    pub const fn slots(&self, class: Class) -> u32 {
+        match class {
+            Class::Tap => self.tap,
+            Class::Host => self.host,
+            Class::Small => self.small,
+            Class::Relay => self.relay,
+            Class::Message => self.message,
+        }
+    }
 }
 
 impl Default for ArenaConfig {
@@ -157,13 +170,12 @@ pub struct Arena {
 impl Arena {
     /// Maps the slots. Fails with what mmap(2) says: `ENOMEM` when the address space is limited (`ulimit -v`).
     pub fn new(config: ArenaConfig) -> io::Result<Self> {
-        let regions = [
-            Region::new(TAP_SLOT, config.tap.min(MAX_LENDABLE))?,
-            Region::new(HOST_SLOT, config.host.min(MAX_LENDABLE))?,
-            Region::new(SMALL_SLOT, config.small.min(MAX_SMALL))?,
-            Region::new(RELAY_SLOT, config.relay.min(MAX_LENDABLE))?,
-            Region::new(HOST_SLOT, config.message.min(MAX_LENDABLE))?,
-        ];
+        let region = |class: Class| {
+            let most = if class == Class::Small { MAX_SMALL } else { MAX_LENDABLE };
+            Region::new(class.capacity(), config.slots(class).min(most))
+        };
+        let [tap, host, small, relay, message] = Class::ALL.map(region);
+        let regions = [tap?, host?, small?, relay?, message?];
         Ok(Self { regions, counters: ArenaCounters::default(), abandoned: false })
     }
 
@@ -270,16 +282,6 @@ impl Arena {
         self.region(class).state.len()
     }
 
-    /// Bytes that a slot of a class holds.
-    pub const fn slot_size(class: Class) -> usize {
-        match class {
-            Class::Tap => TAP_SLOT,
-            Class::Host | Class::Message => HOST_SLOT,
-            Class::Small => SMALL_SLOT,
-            Class::Relay => RELAY_SLOT,
-        }
-    }
-
     /// What was counted so far.
     pub fn counters(&self) -> ArenaCounters {
         self.counters
@@ -346,6 +348,7 @@ impl Drop for Arena {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buf::{HOST_SLOT, SMALL_SLOT};
 
     fn arena() -> Arena {
         Arena::new(ArenaConfig { tap: 2, host: 3, small: 64, relay: 0, message: 0 }).unwrap()

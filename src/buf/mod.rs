@@ -27,8 +27,8 @@ use std::fmt;
 
 /// Bytes of a [`Class::Tap`] slot: virtio-net header, Ethernet header, one VLAN tag and 65,535 bytes of L3, rounded up.
 pub const TAP_SLOT: usize = 72 * 1024;
-/// Bytes of a [`Class::Host`] or [`Class::Message`] slot: 64 KiB of payload and a page for what a multishot `recvmsg` puts before it (its
-/// header, the sender's address, control messages), because `UDP_GRO` hands over up to 65,535 bytes at once. Whole
+/// Bytes of a [`Class::Host`] or [`Class::Message`] slot: 64 KiB of payload and a page for what a multishot `recvmsg` puts before
+/// it (its header, the sender's address, control messages), because `UDP_GRO` hands over up to 65,535 bytes at once. Whole
 /// pages, so that idle slots can be given back one by one.
 pub const HOST_SLOT: usize = 68 * 1024;
 /// Bytes of a [`Class::Small`] slot: 4 KiB of payload and the headers of the frame it came in.
@@ -64,6 +64,16 @@ pub enum Class {
 impl Class {
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; 5] = [Self::Tap, Self::Host, Self::Small, Self::Relay, Self::Message];
+
+    /// Bytes that a buffer of it holds.
+    pub const fn capacity(self) -> usize {
+        match self {
+            Self::Tap => TAP_SLOT,
+            Self::Host | Self::Message => HOST_SLOT,
+            Self::Small => SMALL_SLOT,
+            Self::Relay => RELAY_SLOT,
+        }
+    }
 
     /// Its name in counters.
     pub const fn name(self) -> &'static str {

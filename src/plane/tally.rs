@@ -83,7 +83,7 @@ impl Shard {
         BufferStats {
             total: arena.slot_count(class) as u64,
             held: arena.held_count(class) as u64,
-            size: crate::buf::Arena::slot_size(class) as u64,
+            size: class.capacity() as u64,
         }
     }
 }

@@ -152,12 +152,7 @@ impl<T: Copy> Ring<T> {
         let Some(index) = cqueue::buffer_select(flags) else { return Data::None };
         let Some(id) = self.arena.adopt(class, u32::from(index)) else { return Data::None };
         let len = usize::try_from(result).unwrap_or(0);
-        match class {
-            Class::Tap => self.tap.taken(len),
-            Class::Relay => self.relay.taken(len),
-            Class::Message => self.message.taken(len),
-            _ => self.host.taken(len),
-        }
+        self.lending.taken(class, len);
         let span = Span::new(id, 0, u32::try_from(result).unwrap_or(0));
         let data = match kind {
             Kind::Messages => self.message(span),

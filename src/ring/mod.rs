@@ -52,7 +52,7 @@ use error::errno_of;
 use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, opcode, squeue};
 use nix::errno::Errno;
-use provided::Provided;
+use provided::{Lending, Provided};
 use slots::{Kind, Slots};
 use std::collections::VecDeque;
 use std::io;
@@ -96,10 +96,7 @@ pub struct Ring<T: Copy> {
     // Declared above everything the kernel may look at or write to, because fields are dropped in this order.
     uring: IoUring,
     slots: Slots<T>,
-    tap: Provided,
-    host: Provided,
-    relay: Provided,
-    message: Provided,
+    lending: Lending,
     arena: Arena,
     /// Completions that did not come from the kernel.
     local: VecDeque<Completion<T>>,
@@ -116,26 +113,15 @@ impl<T: Copy> Ring<T> {
     pub fn new(config: RingConfig) -> Result<Self, RingError> {
         let (uring, granted) = setup::make(&config)?;
         let arena = Arena::new(config.arena).map_err(|source| {
-            let class = |class, n: u32| Arena::slot_size(class) * n as usize;
-            let wanted = class(Class::Tap, config.arena.tap)
-                + class(Class::Host, config.arena.host)
-                + class(Class::Relay, config.arena.relay)
-                + class(Class::Message, config.arena.message)
-                + class(Class::Small, config.arena.small);
-            RingError::Arena { bytes: wanted, source }
+            let bytes = |class: Class| class.capacity() * config.arena.slots(class) as usize;
+            RingError::Arena { bytes: Class::ALL.map(bytes).iter().sum(), source }
         })?;
-        let tap = Provided::new(&uring, &arena, Class::Tap)?;
-        let host = Provided::new(&uring, &arena, Class::Host)?;
-        let relay = Provided::new(&uring, &arena, Class::Relay)?;
-        let message = Provided::new(&uring, &arena, Class::Message)?;
+        let lending = Lending::new(&uring, &arena)?;
         setup::enable(&uring, granted.frame_reads)?;
         let mut ring = Self {
             uring,
             slots: Slots::new(config.ops),
-            tap,
-            host,
-            relay,
-            message,
+            lending,
             arena,
             local: VecDeque::new(),
             shutdowns: Vec::new(),
@@ -171,36 +157,23 @@ impl<T: Copy> Ring<T> {
     /// Slots of a class that receives can fill: those lent and those that the next submission lends. For
     /// [`Class::Small`], which is never lent, the free ones.
     pub fn buffers_available(&self, class: Class) -> usize {
-        match class {
-            Class::Tap => self.tap.available(&self.arena),
-            Class::Host => self.host.available(&self.arena),
-            Class::Relay => self.relay.available(&self.arena),
-            Class::Message => self.message.available(&self.arena),
-            Class::Small => self.arena.free_count(Class::Small),
+        match self.lending.of(class) {
+            Some(provided) => provided.available(&self.arena),
+            None => self.arena.free_count(class),
         }
     }
 
     /// Most slots that [`Self::buffers_available`] can report for a class.
     pub fn buffers_total(&self, class: Class) -> usize {
-        match class {
-            Class::Tap => self.tap.most(),
-            Class::Host => self.host.most(),
-            Class::Relay => self.relay.most(),
-            Class::Message => self.message.most(),
-            Class::Small => self.arena.slot_count(Class::Small),
+        match self.lending.of(class) {
+            Some(provided) => provided.most(),
+            None => self.arena.slot_count(class),
         }
     }
 
     /// Slots of a class that nobody holds: free, or lent to the kernel.
     pub fn buffers_unheld(&self, class: Class) -> usize {
-        let lent = match class {
-            Class::Tap => self.tap.lent(),
-            Class::Host => self.host.lent(),
-            Class::Relay => self.relay.lent(),
-            Class::Message => self.message.lent(),
-            Class::Small => 0,
-        };
-        self.arena.free_count(class) + lent
+        self.arena.free_count(class) + self.lending.of(class).map_or(0, Provided::lent)
     }
 
     /// Operations in flight.
@@ -256,10 +229,7 @@ impl<T: Copy> Ring<T> {
     }
 
     fn top_up(&mut self) {
-        self.tap.top_up(&mut self.arena);
-        self.host.top_up(&mut self.arena);
-        self.relay.top_up(&mut self.arena);
-        self.message.top_up(&mut self.arena);
+        self.lending.top_up(&mut self.arena);
     }
 
     /// One io_uring_enter(2): lends slots, submits everything, runs deferred work, waits for `want` completions.
@@ -366,10 +336,7 @@ impl<T: Copy> Drop for Ring<T> {
     fn drop(&mut self) {
         if !self.shutdown_all() {
             self.arena.abandon();
-            self.tap.abandon();
-            self.host.abandon();
-            self.relay.abandon();
-            self.message.abandon();
+            self.lending.abandon();
         }
     }
 }

@@ -7,9 +7,10 @@
 
 use super::complete::TEMPLATE;
 use super::message::{Control, Local, encode_name};
+use super::provided::group;
 use super::slots::{Kind, Lent};
 use super::{Completion, Data, FrameReads, OpId, PendingShutdown, Ring};
-use crate::buf::{Span, TAP_SLOT};
+use crate::buf::{Class, Span, TAP_SLOT};
 use io_uring::types::{CancelBuilder, Fd};
 use io_uring::{opcode, squeue};
 use nix::errno::Errno;
@@ -43,9 +44,9 @@ pub struct Message<'a> {
 }
 
 impl<T: Copy> Ring<T> {
-    /// Reads frames from a tap, one per completion, into slots of [`crate::buf::Class::Tap`], until it ends.
+    /// Reads frames from a tap, one per completion, into slots of [`Class::Tap`], until it ends.
     pub fn read_frames(&mut self, fd: BorrowedFd<'_>, tag: T) -> OpId {
-        let group = self.tap.group();
+        let group = group(Class::Tap);
         if self.granted.frame_reads == FrameReads::Multishot {
             return self.start(fd, tag, None, Kind::Frames, |fd| {
                 // The crate's builder forgets what kind of descriptor it was given (facts/io_uring.md, 1.4): never
@@ -64,7 +65,7 @@ impl<T: Copy> Ring<T> {
 
     /// Brings the single reads of `op` to their number. Fails if one could not be queued.
     pub(super) fn arm_frame_reads(&mut self, op: OpId) -> Result<(), Errno> {
-        let group = self.tap.group();
+        let group = group(Class::Tap);
         while let Some(entry) = self.slots.get(op)
             && entry.live > 0
             && entry.live < SINGLE_READS
@@ -77,7 +78,7 @@ impl<T: Copy> Ring<T> {
 
     /// Queues one single read of `op`, or a poll that goes before it.
     pub(super) fn arm_frame_read(&mut self, op: OpId, kind: Kind) -> Result<(), Errno> {
-        let group = self.tap.group();
+        let group = group(Class::Tap);
         let Some(entry) = self.slots.get(op) else { return Ok(()) };
         let sqe = match kind {
             Kind::FramePoll => opcode::PollAdd::new(Fd(entry.fd), libc::POLLIN as u32).build(),
@@ -96,23 +97,23 @@ impl<T: Copy> Ring<T> {
     }
 
     /// Receives from a stream socket (or connected datagrams, one per completion) into slots of
-    /// [`crate::buf::Class::Host`], until it ends. `Ok(0)` is the end of the stream.
+    /// [`Class::Host`], until it ends. `Ok(0)` is the end of the stream.
     pub fn receive(&mut self, fd: BorrowedFd<'_>, tag: T) -> OpId {
-        let group = self.host.group();
+        let group = group(Class::Host);
         self.start(fd, tag, None, Kind::Receive, |fd| opcode::RecvMulti::new(fd, group).build())
     }
 
-    /// As [`Self::receive`], for a relayed stream: into slots of [`crate::buf::Class::Relay`].
+    /// As [`Self::receive`], for a relayed stream: into slots of [`Class::Relay`].
     pub fn receive_relayed(&mut self, fd: BorrowedFd<'_>, tag: T) -> OpId {
-        let group = self.relay.group();
+        let group = group(Class::Relay);
         self.start(fd, tag, None, Kind::Relayed, |fd| opcode::RecvMulti::new(fd, group).build())
     }
 
     /// Receives datagrams with their sender and control messages ([`Data::Message`]) into slots of
-    /// [`crate::buf::Class::Message`], until it ends. An empty datagram ends it (io_uring/net.c, io_recvmsg_multishot): it
+    /// [`Class::Message`], until it ends. An empty datagram ends it (io_uring/net.c, io_recvmsg_multishot): it
     /// comes with `more == false` and is no reason not to arm again.
     pub fn receive_messages(&mut self, fd: BorrowedFd<'_>, tag: T) -> OpId {
-        let group = self.message.group();
+        let group = group(Class::Message);
         self.start(fd, tag, None, Kind::Messages, |fd| {
             opcode::RecvMsgMulti::new(fd, &raw const TEMPLATE.0, group).build()
         })

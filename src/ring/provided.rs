@@ -29,6 +29,47 @@ const LENT_TAP_BYTES: usize = 1 << 20;
 /// in turn; few of them keep the bytes that are moved in the processor's cache.
 const MAX_LENT_HOST: usize = 32;
 
+/// The classes that are lent.
+const LENT: [Class; 4] = [Class::Tap, Class::Host, Class::Relay, Class::Message];
+
+/// The buffer group of a class, which operations name.
+pub(super) const fn group(class: Class) -> u16 {
+    class as u16
+}
+
+/// The provided-buffer rings of all classes that are lent.
+pub(super) struct Lending([Provided; LENT.len()]);
+
+impl Lending {
+    /// Registers them.
+    pub(super) fn new(uring: &IoUring, arena: &Arena) -> Result<Self, RingError> {
+        let [tap, host, relay, message] = LENT.map(|class| Provided::new(uring, arena, class));
+        Ok(Self([tap?, host?, relay?, message?]))
+    }
+
+    /// That of a class; `None` for one that is never lent.
+    pub(super) fn of(&self, class: Class) -> Option<&Provided> {
+        self.0.iter().find(|p| p.class == class)
+    }
+
+    /// See [`Provided::top_up`].
+    pub(super) fn top_up(&mut self, arena: &mut Arena) {
+        self.0.iter_mut().for_each(|p| p.top_up(arena));
+    }
+
+    /// A completion named a slot of this class, which holds `len` bytes.
+    pub(super) fn taken(&mut self, class: Class, len: usize) {
+        if let Some(provided) = self.0.iter_mut().find(|p| p.class == class) {
+            provided.taken(len);
+        }
+    }
+
+    /// The kernel may still read there although the ring is gone: never unmap.
+    pub(super) fn abandon(&mut self) {
+        self.0.iter_mut().for_each(|p| p.abandoned = true);
+    }
+}
+
 /// The provided-buffer ring of one class.
 pub(super) struct Provided {
     base: NonNull<BufRingEntry>,
@@ -49,7 +90,7 @@ pub(super) struct Provided {
 
 impl Provided {
     /// Registers a ring for all slots of `class` but a few, which stay for [`Arena::alloc`].
-    pub(super) fn new(uring: &IoUring, arena: &Arena, class: Class) -> Result<Self, RingError> {
+    fn new(uring: &IoUring, arena: &Arena, class: Class) -> Result<Self, RingError> {
         let slots = arena.slot_count(class);
         let entries = u16::try_from(slots.next_power_of_two()).unwrap_or(1 << 15).min(1 << 15);
         let bytes = usize::from(entries) * size_of::<BufRingEntry>();
@@ -85,7 +126,7 @@ impl Provided {
         // SAFETY: the mapping is page-aligned, holds `entries` entries, and lives until the uring is closed (`Ring`
         // declares the uring first) or for ever.
         unsafe {
-            uring.submitter().register_buf_ring_with_flags(base.as_ptr() as u64, entries, ring.group(), 0)
+            uring.submitter().register_buf_ring_with_flags(base.as_ptr() as u64, entries, group(class), 0)
         }
         .map_err(|error| match error.raw_os_error() {
             Some(libc::EINVAL) => RingError::TooOld { lacking: "IORING_REGISTER_PBUF_RING" },
@@ -94,13 +135,8 @@ impl Provided {
         Ok(ring)
     }
 
-    /// The buffer group that operations name.
-    pub(super) fn group(&self) -> u16 {
-        self.class as u16
-    }
-
     /// Lends free slots up to the target and shows them to the kernel.
-    pub(super) fn top_up(&mut self, arena: &mut Arena) {
+    fn top_up(&mut self, arena: &mut Arena) {
         while self.level < self.target
             && let Some((id, at, len)) = arena.lend(self.class)
         {
@@ -126,8 +162,7 @@ impl Provided {
         }
     }
 
-    /// A completion named a slot of this ring, which holds `len` bytes.
-    pub(super) fn taken(&mut self, len: usize) {
+    fn taken(&mut self, len: usize) {
         self.level = self.level.saturating_sub(1);
         if self.class == Class::Tap {
             self.filled = (self.filled * 7 + len) / 8;
@@ -148,11 +183,6 @@ impl Provided {
     /// Slots lent at most.
     pub(super) fn most(&self) -> usize {
         self.most
-    }
-
-    /// The kernel may still read here although the ring is gone: never unmap.
-    pub(super) fn abandon(&mut self) {
-        self.abandoned = true;
     }
 }
 

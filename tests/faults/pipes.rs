@@ -1,12 +1,10 @@
 //! The user's budget of pipe memory is used up by somebody else.
 
 use crate::Instance;
-use crate::common::{HOST, World};
+use crate::common::{HOST, World, both_ways};
 use nix::fcntl::{FcntlArg, fcntl};
-use ringtap::lab::serve::{judge, send_pattern};
 use ringtap::lab::{Server, USER};
 use std::io::Read;
-use std::net::Shutdown;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
@@ -73,14 +71,7 @@ fn bulk_through_a_published_port_goes_on_without_pipes() {
     let hog = world.lab.users_are_real().then(Hog::start);
     let instance = Instance::run(&world, &["-p", "8080:80"]);
     let _server = Server::tcp_echo(instance.guest.place().tcp_listener(([0, 0, 0, 0], 80)).unwrap());
-    let mut stream = world.lab.internet().tcp_connect((HOST[0], 8080)).unwrap();
-    let mut to = stream.try_clone().unwrap();
-    let sender = std::thread::spawn(move || {
-        send_pattern(&mut to, BYTES).unwrap();
-        to.shutdown(Shutdown::Write).unwrap();
-    });
-    assert_eq!(judge(&mut stream).unwrap(), format!("{BYTES} bytes sound\n"));
-    sender.join().unwrap();
+    both_ways(world.lab.internet().tcp_connect((HOST[0], 8080)).unwrap(), BYTES);
     assert_eq!(instance.said(), "");
     drop(hog);
 }

@@ -1,6 +1,6 @@
 //! The buffers of the simulated plane: real bytes, real limits, and a strict account of who owns what.
 
-use ringtap::buf::{BufId, Class, HOST_SLOT, RELAY_SLOT, SMALL_SLOT, Span, TAP_SLOT};
+use ringtap::buf::{BufId, Class, Span};
 use std::collections::HashMap;
 
 /// All buffers that the stack owns, with their bytes.
@@ -30,8 +30,8 @@ impl Arena {
         };
         let id = BufId::new(class, index);
         let mut slot = bytes.to_vec();
-        assert!(slot.len() <= capacity(class));
-        slot.resize(capacity(class), 0xee);
+        assert!(slot.len() <= class.capacity());
+        slot.resize(class.capacity(), 0xee);
         assert!(self.live.insert(id, slot).is_none());
         Some(Span::new(id, 0, bytes.len() as u32))
     }
@@ -64,14 +64,5 @@ impl Arena {
     /// Buffers that the stack owns.
     pub fn owned(&self) -> Vec<BufId> {
         self.live.keys().copied().collect()
-    }
-}
-
-fn capacity(class: Class) -> usize {
-    match class {
-        Class::Tap => TAP_SLOT,
-        Class::Host | Class::Message => HOST_SLOT,
-        Class::Small => SMALL_SLOT,
-        Class::Relay => RELAY_SLOT,
     }
 }

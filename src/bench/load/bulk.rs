@@ -170,14 +170,8 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::UnixStream;
     use std::time::{Duration, Instant};
-
-    fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (near, listener.accept().unwrap().0)
-    }
 
     fn eventually(holds: impl Fn() -> bool) {
         let start = Instant::now();
@@ -192,7 +186,7 @@ mod tests {
         let meters = [Arc::new(Meter::default()), Arc::new(Meter::default())];
         let ends = meters.each_ref().map(|m| Bulk::start(m, false).unwrap());
         for way in [Way::Up, Way::Down, Way::Both] {
-            let (near, far) = pair();
+            let (near, far) = UnixStream::pair().unwrap();
             let other = [(Way::Up, Way::Down), (Way::Down, Way::Up), (Way::Both, Way::Both)];
             let (_, back) = other.into_iter().find(|(w, _)| *w == way).unwrap();
             ends[0].run(near.into(), way);
@@ -216,14 +210,14 @@ mod tests {
         for ends_matter in [true, false] {
             let meter = Arc::new(Meter::default());
             let bulk = Bulk::start(&meter, ends_matter).unwrap();
-            let (near, far) = pair();
+            let (near, far) = UnixStream::pair().unwrap();
             bulk.run(near.into(), Way::Both);
             drop(far);
             if ends_matter {
                 eventually(|| meter.failure().is_some_and(|why| why.contains("closed")));
             } else {
                 // It serves the next one.
-                let (near, mut far) = pair();
+                let (near, mut far) = UnixStream::pair().unwrap();
                 bulk.run(near.into(), Way::Up);
                 std::io::Read::read_exact(&mut far, &mut [0; 100]).unwrap();
                 assert!(meter.failure().is_none());

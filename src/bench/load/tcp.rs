@@ -27,12 +27,21 @@ async fn open(server: SocketAddr, kind: Kind) -> io::Result<TcpStream> {
 async fn open_all(server: SocketAddr, kind: Kind, count: u32) -> io::Result<Vec<TcpStream>> {
     let mut all = Vec::new();
     for n in 0..count {
-        let stream = open(server, kind).await;
-        all.push(
-            stream.map_err(|e| io::Error::new(e.kind(), format!("connection {} of {count}: {e}", n + 1)))?,
-        );
+        all.push(open(server, kind).await.map_err(|e| of_many(n, count, e))?);
     }
     Ok(all)
+}
+
+/// Which of them it was.
+fn of_many(n: u32, count: u32, e: io::Error) -> io::Error {
+    io::Error::new(e.kind(), format!("connection {} of {count}: {e}", n + 1))
+}
+
+/// A connection whose first byte has been sent, made by plain calls: for when nothing else runs here.
+fn open_plainly(server: SocketAddr, kind: Kind) -> io::Result<Plain> {
+    let mut stream = Plain::connect_timeout(&server, PATIENCE)?;
+    stream.write_all(&[kind.byte()])?;
+    Ok(stream)
 }
 
 fn spawn(shared: &Rc<Shared>, task: impl Future<Output = io::Result<()>> + 'static) {
@@ -47,19 +56,15 @@ fn closed() -> io::Error {
     io::Error::new(ErrorKind::UnexpectedEof, "the other end closed the connection")
 }
 
-/// Streams of bulk. Made one by one by plain calls, for nothing else runs here; then they are the ring's.
+/// Streams of bulk.
 pub fn bulk(shared: &Shared, server: SocketAddr, way: Way, streams: u32) -> io::Result<()> {
     let kind = match way {
         Way::Up => Kind::Sink,
         Way::Down => Kind::Give,
         Way::Both => Kind::Both,
     };
-    let connect = |n: u32| -> io::Result<Plain> {
-        let connected = Plain::connect_timeout(&server, PATIENCE);
-        let told = connected.and_then(|mut stream| stream.write_all(&[kind.byte()]).map(|()| stream));
-        told.map_err(|e| io::Error::new(e.kind(), format!("connection {} of {streams}: {e}", n + 1)))
-    };
-    let all = (0..streams).map(connect).collect::<io::Result<Vec<_>>>()?;
+    let open = |n| open_plainly(server, kind).map_err(|e| of_many(n, streams, e));
+    let all = (0..streams).map(open).collect::<io::Result<Vec<_>>>()?;
     let bulk = shared.bulk(true)?;
     all.into_iter().for_each(|stream| bulk.run(stream.into(), way));
     Ok(())
@@ -128,20 +133,19 @@ fn done(shared: &Shared, start: Instant) {
     }
 }
 
-/// Connections that sit still. Made one by one by plain calls, for nothing else runs here.
+/// Connections that sit still.
 pub fn hold(shared: &Rc<Shared>, server: SocketAddr, connections: u32) -> io::Result<()> {
-    let open = |n: u32| -> io::Result<Plain> {
-        let mut stream = Plain::connect_timeout(&server, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+    let open = || -> io::Result<Plain> {
+        let mut stream = open_plainly(server, Kind::Hold)?;
         // Gone by a reset: TIME_WAIT of thousands of tuples would be measured with the next figures.
         socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
-        stream
-            .write_all(&[Kind::Hold.byte()])
-            .and_then(|()| stream.read_exact(&mut [0]))
-            .map_err(|e| io::Error::new(e.kind(), format!("connection {} of {connections}: {e}", n + 1)))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.read_exact(&mut [0])?;
         Ok(stream)
     };
-    let held = (0..connections).map(open).collect::<io::Result<Vec<_>>>()?;
+    let held = (0..connections)
+        .map(|n| open().map_err(|e| of_many(n, connections, e)))
+        .collect::<io::Result<Vec<_>>>()?;
     spawn(shared, async move {
         let _held = held;
         std::future::pending().await

@@ -240,7 +240,7 @@ fn fewer_slots_are_lent_while_frames_are_long() {
             ring.release(done.data.span().unwrap().buf);
         }
         ring.submit().unwrap();
-        ring.tap.lent()
+        ring.lending.of(Class::Tap).unwrap().lent()
     };
     assert_eq!((carry(100), carry(64 << 10), carry(1400)), (64, 16, 64));
     assert_eq!(ring.buffers_total(Class::Tap), 64);

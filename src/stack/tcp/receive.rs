@@ -10,7 +10,7 @@
 
 use super::pool::{Held, Pool, Usage};
 use super::seq::Seq;
-use super::spans::{SpanQueue, capacity};
+use super::spans::SpanQueue;
 use super::tuning::{
     MAX_OUT_OF_ORDER, PACK_ALL_FROM, PACKED_SMALL, PACKED_TAP, SEND_BYTES, SEND_SPANS, WINDOW_STEP,
 };
@@ -295,7 +295,7 @@ impl Receiver {
     fn extend(&mut self, cx: &mut Cx<'_>, at: usize, seq: Seq, span: Span) -> bool {
         let Some(last) = at.checked_sub(1).and_then(|i| self.pieces.get_mut(i)) else { return false };
         let end = last.span.off + last.span.len;
-        let room = capacity(last.span.buf.class()).saturating_sub(end);
+        let room = (last.span.buf.class().capacity() as u32).saturating_sub(end);
         if span.is_empty() || last.end() != seq || span.len as usize > SMALL_MAX || span.len > room {
             return false;
         }

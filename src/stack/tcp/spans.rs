@@ -6,22 +6,12 @@
 //!
 //! Limits: none of its own; the owners bound bytes and buffers. An empty queue keeps room for eight spans at most.
 
-use crate::buf::{BufId, Class, HOST_SLOT, RELAY_SLOT, SMALL_SLOT, Span, SpanVec, TAP_SLOT};
+use crate::buf::{BufId, Span, SpanVec};
 use crate::stack::{Action, Cx};
 use std::collections::VecDeque;
 
 /// Spans that an empty queue may keep room for: an idle connection stays small.
 const IDLE_CAPACITY: usize = 8;
-
-/// Bytes a buffer of this class can hold.
-pub const fn capacity(class: Class) -> u32 {
-    match class {
-        Class::Tap => TAP_SLOT as u32,
-        Class::Host | Class::Message => HOST_SLOT as u32,
-        Class::Small => SMALL_SLOT as u32,
-        Class::Relay => RELAY_SLOT as u32,
-    }
-}
 
 /// Bytes in buffers, first in, first out.
 #[derive(Default)]
@@ -56,7 +46,7 @@ impl SpanQueue {
     pub fn can_pack(&self, span: Span) -> bool {
         self.spans.back().is_some_and(|last| {
             let end = u64::from(last.off) + u64::from(last.len) + u64::from(span.len);
-            last.buf != span.buf && end <= u64::from(capacity(last.buf.class()))
+            last.buf != span.buf && end <= last.buf.class().capacity() as u64
         })
     }
 
@@ -64,7 +54,7 @@ impl SpanQueue {
     pub fn push(&mut self, span: Span) {
         debug_assert!(span.len > 0);
         self.bytes += span.len as usize;
-        self.memory += capacity(span.buf.class()) as usize;
+        self.memory += span.buf.class().capacity();
         self.spans.push_back(span);
     }
 
@@ -90,7 +80,7 @@ impl SpanQueue {
                 break;
             }
             left -= front.len as usize;
-            self.memory = self.memory.saturating_sub(capacity(front.buf.class()) as usize);
+            self.memory = self.memory.saturating_sub(front.buf.class().capacity());
             release(front.buf);
             self.spans.pop_front();
         }
@@ -135,6 +125,7 @@ impl SpanQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buf::{Class, HOST_SLOT, SMALL_SLOT};
 
     fn buf(i: u32) -> BufId {
         BufId::new(Class::Host, i)
