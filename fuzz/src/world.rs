@@ -8,9 +8,7 @@
 //! been silent for three hours, nothing is left.
 
 use super::seeds::at;
-use ringtap::buf::{
-    BufId, Class, DEFAULT_SLOTS, HOST_SLOT, RELAY_SLOT, SMALL_MAX, SMALL_SLOT, Span, TAP_SLOT,
-};
+use ringtap::buf::{BufId, Class, DEFAULT_SLOTS, SMALL_MAX, SMALL_SLOT, Span};
 use ringtap::config::{Network, Resolvers};
 use ringtap::flow::{DropReason, FlowId, Kind, Time};
 use ringtap::stack::{Action, Emit, FrameMeta, HostError, HostEvent, Intake, Limits, Open, Stack};
