@@ -5,6 +5,7 @@ use crate::{Instance, answers, echo, eventually, signal};
 use nix::sys::signal::Signal::{SIGCONT, SIGKILL, SIGSTOP, SIGTERM};
 use ringtap::lab::Server;
 use ringtap::lab::serve::{judge, send_pattern};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
@@ -45,6 +46,39 @@ fn a_stopped_plane_costs_what_its_queue_cannot_hold_and_streams_lose_nothing() {
     assert_eq!(reader.join().unwrap(), format!("{BYTES} bytes sound\n"));
     assert!(echo(&instance.guest).is_some());
     assert_eq!(instance.said(), "");
+}
+
+/// The end of a connection and the beginning of another are found in one batch when the plane goes on: the place of the one is the
+/// other's, and its socket must have been closed by then.
+#[test]
+fn who_is_reset_while_the_next_client_comes_hears_of_it() {
+    let world = World::new();
+    let instance = Instance::run(&world, &["--via", "tap", "-p", "8080:80"]);
+    let listener = instance.guest.place().tcp_listener(([0, 0, 0, 0], 80)).unwrap();
+    let connect = || {
+        let client = world.lab.internet().tcp_connect((HOST[0], 8080)).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        client
+    };
+    let carries = |mut client: &TcpStream, mut server: &TcpStream| {
+        client.write_all(b"x").unwrap();
+        server.read_exact(&mut [0]).unwrap();
+    };
+    let plane = instance.plane();
+    let mut client = connect();
+    for n in 0..10 {
+        let server = listener.accept().unwrap().0;
+        carries(&client, &server);
+        signal(plane, SIGSTOP);
+        socket2::SockRef::from(&server).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(server);
+        let next = connect();
+        signal(plane, SIGCONT);
+        let ended = client.read(&mut [0]).map_err(|e| e.kind());
+        assert_eq!(ended, Err(ErrorKind::ConnectionReset), "client {n}");
+        client = next;
+    }
+    assert_eq!((instance.plane(), instance.said()), (plane, String::new()));
 }
 
 #[test]
