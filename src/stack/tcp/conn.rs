@@ -15,6 +15,7 @@ use super::pool::Pool;
 use super::receive::Receiver;
 use super::send::Sender;
 use super::seq::Seq;
+use super::spans::Footprint;
 use super::tuning::TcpLimits;
 use crate::buf::Span;
 use crate::flow::wheel::Token;
@@ -110,8 +111,8 @@ pub struct Conn {
     pub keyed: bool,
     /// Counted among those that do not stand yet.
     pub counted_half_open: bool,
-    /// Memory of the buffers for the guest as last counted into the [`Pool`].
-    pub counted_sending: usize,
+    /// The buffers for the guest as last counted into the [`Pool`].
+    pub counted_sending: Footprint,
     /// The guest's SYN offered window scaling.
     pub scaled: bool,
     /// When it began.
@@ -154,7 +155,7 @@ impl Conn {
             iss,
             keyed: true,
             counted_half_open: true,
-            counted_sending: 0,
+            counted_sending: Footprint::default(),
             scaled: false,
             opened: now,
             heard: now,

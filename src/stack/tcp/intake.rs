@@ -38,16 +38,21 @@ impl Conn {
     }
 
     fn intake(&mut self, pool: &Pool) -> Intake {
-        let share = pool.send_share(self.counted_sending);
+        let share = pool.send_share(self.counted_sending.memory);
         let in_pieces = share < LEAST_SHARE || self.host.short;
         let room = self.snd.room();
         // As with a whole segment, or half a window where that is less (RFC 9293 section 3.8.6.2.1).
         let enough = self.snd.mss.min(self.snd.max_wnd / 2).max(1);
-        self.snd.hold_back(in_pieces && self.snd.wnd == 0);
-        if in_pieces {
-            return if room < enough { Intake::Off } else { Intake::Piece(room.min(SMALL_MAX as u32)) };
+        // Pieces want small buffers: those who chatter to programs that do not read leave them some.
+        let blocked = room < enough && (in_pieces || pool.small_is_short());
+        self.snd.hold_back(blocked && self.snd.wnd == 0);
+        if blocked {
+            return Intake::Off;
         }
-        let (bytes, memory, buffers) = (self.snd.queued(), self.snd.memory(), self.snd.buffers());
+        if in_pieces {
+            return Intake::Piece(room.min(SMALL_MAX as u32));
+        }
+        let (bytes, memory, buffers) = (self.snd.queued(), self.snd.footprint().memory, self.snd.buffers());
         let limits = &pool.limits;
         let full = memory >= share || bytes >= limits.send_bytes || buffers >= limits.send_buffers;
         let low = memory <= share / 2 && bytes <= limits.send_bytes / 2 && buffers <= limits.send_buffers / 2;

@@ -256,8 +256,9 @@ impl Engine {
     /// After a change: frees what is over, lays to rest, counts orphans, moves the deadline.
     fn settle(&mut self, cx: &mut Cx<'_>, id: FlowId) {
         let Some(conn) = self.table.get_mut(id) else { return };
-        self.pool.sending = self.pool.sending - conn.counted_sending + conn.snd.memory();
-        conn.counted_sending = conn.snd.memory();
+        self.pool.sending -= conn.counted_sending;
+        conn.counted_sending = conn.snd.footprint();
+        self.pool.sending += conn.counted_sending;
         if conn.counted_half_open && !conn.half_open() {
             conn.counted_half_open = false;
             self.half_open_count -= 1;

@@ -1,6 +1,7 @@
 //! What all connections share: limits, how many buffers they hold together, and the budget of challenge
 //! acknowledgements.
 
+use super::spans::Footprint;
 use super::tuning::{CHALLENGES_PER_SECOND, TcpLimits};
 use crate::buf::{BufId, Class};
 use crate::flow::Time;
@@ -49,8 +50,8 @@ pub struct Pool {
     pub limits: TcpLimits,
     /// Buffers held by all connections' receive sides.
     pub held: Held,
-    /// Memory of the buffers for the guest that all connections hold.
-    pub sending: usize,
+    /// The buffers for the guest that all connections hold.
+    pub sending: Footprint,
     /// Connections whose host side is over.
     pub orphans: usize,
     second: u64,
@@ -60,7 +61,14 @@ pub struct Pool {
 impl Pool {
     /// Nothing held yet.
     pub fn new(limits: TcpLimits) -> Self {
-        Self { limits, held: Held::default(), sending: 0, orphans: 0, second: 0, challenges: 0 }
+        Self {
+            limits,
+            held: Held::default(),
+            sending: Footprint::default(),
+            orphans: 0,
+            second: 0,
+            challenges: 0,
+        }
     }
 
     /// Counts a buffer as held by `own`'s connection.
@@ -87,13 +95,23 @@ impl Pool {
 
     /// Memory of buffers for the guest that a connection may hold now, which holds `own` of it.
     pub fn send_share(&self, own: usize) -> usize {
-        let others = self.sending.saturating_sub(own);
+        let others = self.sending.memory.saturating_sub(own);
         self.limits.send_memory.saturating_sub(others) / 2
+    }
+
+    /// Small slots that connections hold, either way.
+    const fn small(&self) -> u32 {
+        self.held.small + self.sending.small
+    }
+
+    /// True when connections hold as many small slots as they may: the rest is for frames, and for those who receive in pieces.
+    pub const fn small_is_short(&self) -> bool {
+        self.small() >= self.limits.small_slots
     }
 
     /// Small slots this connection may hold now.
     pub fn small_share(&self, own: &Held) -> u32 {
-        let others = self.held.small.saturating_sub(own.small);
+        let others = self.small().saturating_sub(own.small);
         let free = self.limits.small_slots.saturating_sub(others);
         (free / 4).min(self.limits.flow_small_slots)
     }
@@ -102,7 +120,7 @@ impl Pool {
     pub fn admits(&self, own: &Held, class: Class, usage: Usage) -> bool {
         let l = &self.limits;
         let small = class == Class::Small;
-        let (all, mine) = if small { (self.held.small, own.small) } else { (self.held.tap, own.tap) };
+        let (all, mine) = if small { (self.small(), own.small) } else { (self.held.tap, own.tap) };
         let (soft, hard, flow) = if small {
             (l.small_slots * 3 / 4, l.small_slots, l.flow_small_slots)
         } else {

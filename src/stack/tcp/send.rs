@@ -14,7 +14,7 @@
 use super::rtt::Rtt;
 use super::scoreboard::Scoreboard;
 use super::seq::Seq;
-use super::spans::SpanQueue;
+use super::spans::{Footprint, SpanQueue};
 use super::tuning::{AVOIDANCE_SEGMENTS, FRAME_SPANS, INITIAL_CWND, MAX_CWND, PERSIST_MAX, RESTART_SEGMENTS};
 use crate::buf::{SMALL_MAX, Span, SpanVec};
 use crate::flow::Time;
@@ -146,9 +146,9 @@ impl Sender {
         self.queue.bytes()
     }
 
-    /// Bytes of memory that those buffers take.
-    pub const fn memory(&self) -> usize {
-        self.queue.memory()
+    /// What those buffers take.
+    pub const fn footprint(&self) -> Footprint {
+        self.queue.footprint()
     }
 
     /// Bytes that the guest would take at once, behind all that is queued.

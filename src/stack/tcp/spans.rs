@@ -6,19 +6,49 @@
 //!
 //! Limits: none of its own; the owners bound bytes and buffers. An empty queue keeps room for eight spans at most.
 
-use crate::buf::{BufId, Span, SpanVec};
+use crate::buf::{BufId, Class, Span, SpanVec};
 use crate::stack::{Action, Cx};
 use std::collections::VecDeque;
+use std::ops::{AddAssign, SubAssign};
 
 /// Spans that an empty queue may keep room for: an idle connection stays small.
 const IDLE_CAPACITY: usize = 8;
+
+/// What some buffers take, filled or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Bytes of memory.
+    pub memory: usize,
+    /// How many of them are small ones.
+    pub small: u32,
+}
+
+impl Footprint {
+    const fn of(buf: BufId) -> Self {
+        Self { memory: buf.class().capacity(), small: matches!(buf.class(), Class::Small) as u32 }
+    }
+}
+
+impl AddAssign for Footprint {
+    fn add_assign(&mut self, more: Self) {
+        self.memory += more.memory;
+        self.small += more.small;
+    }
+}
+
+impl SubAssign for Footprint {
+    fn sub_assign(&mut self, less: Self) {
+        self.memory = self.memory.saturating_sub(less.memory);
+        self.small = self.small.saturating_sub(less.small);
+    }
+}
 
 /// Bytes in buffers, first in, first out.
 #[derive(Default)]
 pub struct SpanQueue {
     spans: VecDeque<Span>,
     bytes: usize,
-    memory: usize,
+    footprint: Footprint,
 }
 
 impl SpanQueue {
@@ -27,9 +57,9 @@ impl SpanQueue {
         self.bytes
     }
 
-    /// Bytes of memory that its buffers take, filled or not.
-    pub const fn memory(&self) -> usize {
-        self.memory
+    /// What its buffers take.
+    pub const fn footprint(&self) -> Footprint {
+        self.footprint
     }
 
     /// Buffers held.
@@ -54,7 +84,7 @@ impl SpanQueue {
     pub fn push(&mut self, span: Span) {
         debug_assert!(span.len > 0);
         self.bytes += span.len as usize;
-        self.memory += span.buf.class().capacity();
+        self.footprint += Footprint::of(span.buf);
         self.spans.push_back(span);
     }
 
@@ -80,7 +110,7 @@ impl SpanQueue {
                 break;
             }
             left -= front.len as usize;
-            self.memory = self.memory.saturating_sub(front.buf.class().capacity());
+            self.footprint -= Footprint::of(front.buf);
             release(front.buf);
             self.spans.pop_front();
         }
@@ -125,7 +155,7 @@ impl SpanQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::buf::{Class, HOST_SLOT, SMALL_SLOT};
+    use crate::buf::{HOST_SLOT, SMALL_SLOT};
 
     fn buf(i: u32) -> BufId {
         BufId::new(Class::Host, i)
@@ -154,11 +184,11 @@ mod tests {
         let mut q = SpanQueue::default();
         q.push(Span::new(buf(0), 0, 1));
         q.push(Span::new(BufId::new(Class::Small, 0), 0, 1));
-        assert_eq!(q.memory(), HOST_SLOT + SMALL_SLOT);
+        assert_eq!(q.footprint(), Footprint { memory: HOST_SLOT + SMALL_SLOT, small: 1 });
         q.consume(1, |_| ());
-        assert_eq!(q.memory(), SMALL_SLOT);
+        assert_eq!(q.footprint(), Footprint { memory: SMALL_SLOT, small: 1 });
         q.clear(|_| ());
-        assert_eq!(q.memory(), 0);
+        assert_eq!(q.footprint(), Footprint::default());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::buf::{HOST_SLOT, SMALL_MAX};
+use crate::stack::tcp::TcpLimits;
 
 /// How the connection is to receive, if these actions say so.
 fn told(actions: &[Action], c: Established) -> Option<Intake> {
@@ -39,11 +40,7 @@ fn stalled(w: &mut World) -> Vec<(Established, usize)> {
             return all;
         }
     }
-    panic!("a hundred hold {}", w.engine.pool.sending);
-}
-
-fn at_port(w: &mut World, port: u16) {
-    w.guest.set_port(port);
+    panic!("a hundred hold {:?}", w.engine.pool.sending);
 }
 
 #[test]
@@ -74,8 +71,9 @@ fn guests_that_do_not_read_hold_less_and_less_and_then_nothing() {
     let all = stalled(&mut w);
     assert!(all.windows(2).all(|pair| pair[1].1 <= pair[0].1), "{all:?}");
     assert!(all.len() > 10 && all[0].1 >= 1 << 20, "{all:?}");
-    assert!(w.engine.pool.sending <= mark, "{} of {mark}", w.engine.pool.sending);
-    // Bytes are little to go by: it is buffers that are held.
+    let held = w.engine.pool.sending.memory;
+    assert!(held <= mark, "{held} of {mark}");
+    // Whoever comes next has no share, and none of the rest.
     w.guest.set_port(60_000);
     let c = w.establish();
     assert!(matches!(told(&ack(&mut w, c, 0, 0), c), Some(Intake::Off)));
@@ -92,14 +90,14 @@ fn buffers_count_whole_however_little_is_in_them() {
         held += 1;
         assert!(held <= 100);
     }
-    assert_eq!(w.engine.pool.sending, held * HOST_SLOT);
+    assert_eq!(w.engine.pool.sending.memory, held * HOST_SLOT);
 }
 
 #[test]
 fn who_reads_goes_on_in_pieces_that_its_window_has_room_for() {
     let mut w = World::new();
     let all = stalled(&mut w);
-    at_port(&mut w, 60_000);
+    w.guest.set_port(60_000);
     let c = w.establish();
     // A window of 3000 bytes, and one segment is 1460.
     assert_eq!(told(&ack(&mut w, c, 0, 3000 / 128), c), None, "a piece was asked for before");
@@ -115,12 +113,12 @@ fn who_reads_goes_on_in_pieces_that_its_window_has_room_for() {
     // The others read after all: as ever.
     for (other, got) in &all {
         let port = other_port(&w, *other);
-        at_port(&mut w, port);
+        w.guest.set_port(port);
         for n in (0..=*got).step_by(65536) {
             ack(&mut w, *other, n, 65535);
         }
     }
-    at_port(&mut w, 60_000);
+    w.guest.set_port(60_000);
     w.receive(c.id, 100);
     assert_eq!(told(&w.flush(), c), Some(Intake::On));
 }
@@ -133,7 +131,7 @@ fn other_port(w: &World, c: Established) -> u16 {
 fn a_closed_window_is_asked_about_though_nothing_waits_here() {
     let mut w = World::new();
     stalled(&mut w);
-    at_port(&mut w, 60_000);
+    w.guest.set_port(60_000);
     let c = w.establish();
     assert_eq!(told(&ack(&mut w, c, 0, 0), c), Some(Intake::Off));
     let probes = |actions: Vec<Action>| {
@@ -159,4 +157,37 @@ fn who_found_no_buffer_goes_on_in_pieces_and_then_as_before() {
     assert_eq!(told(&w.flush(), c), Some(Intake::Piece(SMALL_MAX as u32)));
     w.host(c.id, HostEvent::Eof);
     assert_eq!(told(&w.flush(), c), None);
+}
+
+#[test]
+fn who_chatters_to_programs_that_do_not_read_leaves_small_buffers() {
+    let mut w = World::new();
+    // Uploads that stall may hold the others.
+    let most = 100;
+    w.engine.set_limits(TcpLimits { small_slots: most, ..w.engine.limits().clone() });
+    let mut stopped = 0;
+    for port in 0..200 {
+        w.guest.set_port(10_000 + port);
+        let c = w.establish();
+        let mut off = told(&ack(&mut w, c, 0, 0), c) == Some(Intake::Off);
+        // Messages of which no two fit one buffer.
+        for _ in 0..4 {
+            if off {
+                break;
+            }
+            w.receive(c.id, 3000);
+            off = told(&w.flush(), c) == Some(Intake::Off);
+        }
+        stopped += u32::from(off);
+        assert!(w.engine.pool.sending.small <= most, "{:?}", w.engine.pool.sending);
+    }
+    assert!((150..200).contains(&stopped), "{stopped}");
+    // A reader goes on, and what it gets goes back.
+    w.guest.set_port(60_000);
+    let c = w.establish();
+    for n in 0..100 {
+        w.receive(c.id, 3000);
+        assert_ne!(told(&w.flush(), c), Some(Intake::Off));
+        ack(&mut w, c, (n + 1) * 3000, 65535);
+    }
 }
