@@ -29,6 +29,7 @@ use ringtap::lab::{Guest, Running};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -109,6 +110,16 @@ fn echo(guest: &Guest) -> Option<TcpStream> {
 fn answers(mut stream: &TcpStream) -> bool {
     let mut back = [0; 4];
     stream.write_all(b"ping").and_then(|()| stream.read_exact(&mut back)).is_ok() && &back == b"ping"
+}
+
+/// What the instance's data plane counts, as the API has it.
+fn stats(instance: &Instance) -> serde_json::Value {
+    let mut api = UnixStream::connect(instance.state.join("api.sock")).unwrap();
+    api.set_read_timeout(Some(PATIENCE)).unwrap();
+    api.write_all(b"GET /ringtap/v1/stats HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    api.read_to_string(&mut answer).unwrap();
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
 }
 
 /// Processes that have `marker` in their command line.

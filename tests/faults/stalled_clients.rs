@@ -127,3 +127,39 @@ fn whole(stream: &mut TcpStream) {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     assert_eq!(judge(stream).unwrap(), format!("{DOWNLOAD} bytes sound\n"));
 }
+
+/// All of them are armed for large buffers when there is no more room in the guest, and then each has something: they take every
+/// buffer that there is. Who was open before, and has the room, receives all the same, though it says nothing itself.
+#[test]
+fn downloads_that_take_every_buffer_at_once_leave_open_connections_theirs() {
+    let world = World::new();
+    let instance = Instance::run(&world, &[]);
+    let inside = instance.guest.place();
+    let source = world.lab.internet().tcp_listener((SERVER[0], 9000)).unwrap();
+    let connect = || {
+        let near = inside.tcp_connect((SERVER[0], 9000)).unwrap();
+        near.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        (near, source.accept().unwrap().0)
+    };
+    let (mut near, mut far) = connect();
+    inside.sysctl("net/ipv4/tcp_rmem", "4096 4096 4096").unwrap();
+    let mut held: Vec<_> = (0..STALLED).map(|_| connect()).collect();
+    // More than the guest takes; the rest is short.
+    for (_, server) in &mut held {
+        server.write_all(&[7; 4096]).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    for (_, server) in &mut held {
+        server.set_nonblocking(true).unwrap();
+        server.write(&[7; 256 << 10]).unwrap();
+    }
+    let host = || crate::stats(&instance)["buffers"]["host"].clone();
+    crate::eventually("every buffer is held", || host()["held"] == host()["total"]);
+    for n in 0..100 {
+        far.write_all(&[n; 1000]).unwrap();
+        let mut came = [0; 1000];
+        near.read_exact(&mut came).unwrap();
+        assert_eq!(came, [n; 1000]);
+    }
+    assert_eq!(instance.said(), "");
+}
