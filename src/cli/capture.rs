@@ -254,6 +254,7 @@ mod tests {
             length: 66,
             frame: &[0; 66],
             comment: "tcp:1.0 x",
+            dropped: 0,
         };
         assert_eq!(line(&seen), "01:02:03.000004 out    66 tcp:1.0 x");
         let arp = [&[0; 12][..], &[8, 6]].concat();

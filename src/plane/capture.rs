@@ -304,27 +304,36 @@ mod tests {
             assert!(capture.pending.len() - capture.sent <= ROOM);
             capture.write();
         }
-        assert!(capture.dropped > 100, "{}", capture.dropped);
-        capture.end();
+        let dropped = capture.dropped;
+        assert!(dropped > 100, "{dropped}");
         // It reads now.
         let reader = std::thread::spawn(move || {
             let mut bytes = Vec::new();
             ours.read_to_end(&mut bytes).unwrap();
             bytes
         });
-        while capture.write() == Written::Blocked {
-            std::thread::sleep(std::time::Duration::from_millis(1));
+        let write_all = |capture: &mut Capture| {
+            while capture.write() == Written::Blocked {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        };
+        write_all(&mut capture);
+        // The next that fits says how many are missing before it, and the one after that misses none.
+        for _ in 0..2 {
+            capture.record(&about(60_000), [&frame[..]].into_iter());
         }
-        let dropped = capture.dropped;
+        capture.end();
+        write_all(&mut capture);
         drop(capture);
         let mut blocks = Blocks::default();
         blocks.push(&reader.join().unwrap());
-        let (mut packets, mut told) = (0, None);
+        let (mut lost_before, mut told) = (Vec::new(), None);
         while let Some(block) = blocks.next_block().unwrap() {
-            packets += u64::from(block.packet().is_some());
+            lost_before.extend(block.packet().map(|packet| packet.dropped));
             told = told.or(block.dropped());
         }
-        assert_eq!((packets + dropped, told), (200, Some(dropped)));
+        assert_eq!((lost_before.len() as u64 + dropped, told), (202, Some(dropped)));
+        assert_eq!(lost_before.iter().rev().take(3).collect::<Vec<_>>(), [&0, &dropped, &0]);
     }
 
     #[test]

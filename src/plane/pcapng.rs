@@ -204,6 +204,8 @@ pub struct Seen<'a> {
     pub frame: &'a [u8],
     /// The comment, or nothing.
     pub comment: &'a str,
+    /// Packets lost since the one before.
+    pub dropped: u64,
 }
 
 impl<'a> Block<'a> {
@@ -216,24 +218,30 @@ impl<'a> Block<'a> {
         let options = bytes.get(28 + kept.next_multiple_of(4)..)?;
         let flags = find(options, PACKET_FLAGS).and_then(|value| word(value, 0)).unwrap_or(0);
         let comment = find(options, COMMENT).and_then(|value| std::str::from_utf8(value).ok());
+        let dropped = find(options, PACKET_DROPS).and_then(long);
         Some(Seen {
             at: u64::from(high) << 32 | u64::from(low),
             from_guest: flags & 3 == Way::FromGuest as u32,
             length,
             frame,
             comment: comment.unwrap_or_default(),
+            dropped: dropped.unwrap_or(0),
         })
     }
 
     /// Packets lost, by the interface's statistics.
     pub fn dropped(&self) -> Option<u64> {
         let options = self.bytes.get(20..).filter(|_| self.kind == STATISTICS)?;
-        find(options, STATISTICS_DROPPED).and_then(|value| value.try_into().ok()).map(u64::from_le_bytes)
+        find(options, STATISTICS_DROPPED).and_then(long)
     }
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes)
+}
+
+fn long(bytes: &[u8]) -> Option<u64> {
+    bytes.try_into().ok().map(u64::from_le_bytes)
 }
 
 /// The value of the first option of that code.
@@ -298,6 +306,7 @@ mod tests {
                     length: 11,
                     frame: b"headpayl",
                     comment: "tcp:1.0",
+                    dropped: 3,
                 };
                 assert_eq!(packet, expected);
             }

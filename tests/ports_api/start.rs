@@ -2,6 +2,7 @@
 
 use crate::common::{World, need};
 use crate::{V4, V6, base, listens, ringtap, shell, start};
+use std::time::Duration;
 
 #[test]
 fn ports_are_bound_and_the_api_answers_before_the_command_runs() {
@@ -55,6 +56,20 @@ fn what_cannot_be_published_is_said_in_one_line_and_nothing_runs_or_stays() {
         assert!(!base(&world).exists(), "{options:?}: something is left");
         assert!(!listens(&world, V4, 8080), "{options:?}: half of it is published");
     }
+}
+
+/// The kernel ends the ring of who was killed, and closes its listeners, some time after the process.
+#[test]
+fn who_takes_the_place_of_an_instance_that_was_killed_has_its_ports() {
+    let world = World::new();
+    let killed = world.lab.host().tcp_listener((V6, 8080)).unwrap();
+    let ending = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(60));
+        drop(killed);
+    });
+    let next = start(&world, &["-p", "8080:80"]);
+    assert!(next.said.is_empty() && listens(&world, V4, 8080), "{}", next.said);
+    ending.join().unwrap();
 }
 
 #[test]

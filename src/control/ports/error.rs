@@ -41,6 +41,11 @@ impl BindError {
         Self { network: network(spec), ip: Some(ip), port, why: Why::Family(ip) }
     }
 
+    /// Somebody has the port.
+    fn is_in_use(&self) -> bool {
+        matches!(&self.why, Why::System(e) if e.kind() == io::ErrorKind::AddrInUse)
+    }
+
     /// What to do about it.
     pub fn remedy(&self) -> &'static str {
         let Why::System(e) = &self.why else { return "use an address of that family" };
@@ -140,6 +145,11 @@ pub enum PortError {
 }
 
 impl PortError {
+    /// Somebody else has it.
+    pub fn is_in_use(&self) -> bool {
+        matches!(self, Self::Bind(e) if e.is_in_use())
+    }
+
     /// One line with cause and remedy, for a person.
     pub fn with_remedy(&self) -> String {
         match self {
