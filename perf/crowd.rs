@@ -6,7 +6,7 @@
 //! in turn. The client goes by resets: TIME_WAIT of ten thousand tuples would be measured with the next figures.
 
 use crate::Bench;
-use crate::latency::{self, exchange};
+use crate::latency::{self, connect, exchange};
 use crate::report::Report;
 use crate::tcp;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -30,10 +30,11 @@ const WATCH: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Rows of the figures, without the number of idle connections.
-pub const ROWS: [(&str, bool); 3] = [
+pub const ROWS: [(&str, bool); 4] = [
     ("TCP 1 stream to server beside idle connections, Gbit/s", true),
     ("TCP 1 stream to guest beside idle connections, Gbit/s", true),
     ("TCP request-response beside idle connections, median us", false),
+    ("TCP connections for one byte beside idle connections, thousand/s", true),
 ];
 
 /// A row's name with `idle` connections open.
@@ -49,6 +50,8 @@ pub fn measure(bench: &Bench, report: &mut Report, round: u32) -> Result<(), Box
     let _iperf3 = tcp::server(bench)?;
     let echo = SocketAddr::new(addr::SERVER_V4.into(), latency::PORT);
     let _echo = Server::tcp_echo(bench.lab.internet().tcp_listener(echo)?)?;
+    // As in latency.rs.
+    bench.lab.host().sysctl("net/ipv4/tcp_tw_reuse", "1")?;
     let (guest, inner) = bench.guest(&Contender::Ringtap(bench.ringtap.clone()), 1500)?;
     let place = inner.as_ref().unwrap_or(&guest).place();
     let mut turns = [0, bench.options.idle];
@@ -61,8 +64,11 @@ pub fn measure(bench: &Bench, report: &mut Report, round: u32) -> Result<(), Box
             let bits = transfer(place, &addr::SERVER_V4.to_string(), bench.options.seconds, 1, options)?;
             report.add(&row(of, idle), "ringtap", bits.rate / 1e9);
         }
-        let seen = exchange(place, echo, Duration::from_secs(bench.options.seconds.into()))?;
+        let time = Duration::from_secs(bench.options.seconds.into());
+        let seen = exchange(place, echo, time)?;
         report.add(&row(ROWS[2].0, idle), "ringtap", seen.value_at_quantile(0.5) as f64 / 1e3);
+        let made = connect(place, echo, time)?;
+        report.add(&row(ROWS[3].0, idle), "ringtap", made as f64 / time.as_secs_f64() / 1e3);
         if let Some(crowd) = crowd {
             crowd.close(&guest)?;
         }

@@ -98,7 +98,7 @@ fn converse(mut stream: TcpStream, end: Instant) -> io::Result<Histogram<u64>> {
 
 /// Connections that a program of the place made, used for one byte and closed within `time`. A program of its own, because
 /// making sockets for another namespace, as the lab does, costs more than what is measured.
-fn connect(place: Place<'_>, server: SocketAddr, time: Duration) -> Result<u64, Box<dyn Error>> {
+pub fn connect(place: Place<'_>, server: SocketAddr, time: Duration) -> Result<u64, Box<dyn Error>> {
     let this = std::env::current_exe()?;
     let mut client = place.command(this.to_str().ok_or("the path of this program is not UTF-8")?)?;
     let out =

@@ -101,8 +101,6 @@ pub struct Ring<T: Copy> {
     /// Completions that did not come from the kernel.
     local: VecDeque<Completion<T>>,
     shutdowns: Vec<PendingShutdown>,
-    /// Operations that arm themselves again: single frame reads.
-    readers: Vec<OpId>,
     granted: Granted,
     counters: RingCounters,
     closing: bool,
@@ -125,7 +123,6 @@ impl<T: Copy> Ring<T> {
             arena,
             local: VecDeque::new(),
             shutdowns: Vec::new(),
-            readers: Vec::new(),
             granted,
             counters: RingCounters::default(),
             closing: false,
@@ -161,6 +158,11 @@ impl<T: Copy> Ring<T> {
             Some(provided) => provided.available(&self.arena),
             None => self.arena.free_count(class),
         }
+    }
+
+    /// Lends the kernel no more slots of a class, or goes on with it. Those that are lent are still filled.
+    pub fn rest(&mut self, class: Class, rests: bool) {
+        self.lending.rest(class, rests);
     }
 
     /// Most slots that [`Self::buffers_available`] can report for a class.

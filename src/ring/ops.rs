@@ -55,9 +55,6 @@ impl<T: Copy> Ring<T> {
             });
         }
         let op = self.start(fd, tag, None, Kind::FrameRead, |fd| frame_read(fd.0, group));
-        let slots = &mut self.slots;
-        self.readers.retain(|reader| slots.get(*reader).is_some());
-        self.readers.push(op);
         // What cannot be armed now is armed by the first completion.
         let _ = self.arm_frame_reads(op);
         op
@@ -246,8 +243,11 @@ impl<T: Copy> Ring<T> {
     /// one that has ended does nothing.
     pub fn cancel(&mut self, op: OpId) {
         let Some(entry) = self.slots.get(op) else { return };
-        entry.cancelled = true;
         let kind = entry.kind;
+        // A shutdown is no submission. Who is cancelled twice has been cancelled.
+        if std::mem::replace(&mut entry.cancelled, true) || kind == Kind::Ignore {
+            return;
+        }
         self.push_cancel(CancelBuilder::user_data(op.user_data(kind)).all());
         if kind == Kind::FrameRead {
             self.push_cancel(CancelBuilder::user_data(op.user_data(Kind::FramePoll)).all());
@@ -256,15 +256,11 @@ impl<T: Copy> Ring<T> {
 
     /// Cancels every operation on a descriptor. Submit before closing it.
     pub fn cancel_fd(&mut self, fd: BorrowedFd<'_>) {
-        // A single read that is already done must not be followed by another.
-        for reader in &self.readers {
-            if let Some(entry) = self.slots.get(*reader)
-                && entry.fd == fd.as_raw_fd()
-            {
-                entry.cancelled = true;
-            }
+        let mut before = None;
+        while let Some(op) = self.slots.next_of(fd.as_raw_fd(), before) {
+            self.cancel(op);
+            before = Some(op);
         }
-        self.push_cancel(CancelBuilder::fd(Fd(fd.as_raw_fd())).all());
     }
 
     /// Queues a cancellation. Its own result is of no interest: what was cancelled completes by itself.

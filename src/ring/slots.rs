@@ -7,6 +7,10 @@
 //! pool and put back with the final completion. Receiving operations need none. Slots and blocks are reused, last in
 //! first out: nothing is allocated once the peak of concurrency has been seen.
 //!
+//! Those of one descriptor are in a list that the descriptor's number leads to, so that all of them can be cancelled one by one. The
+//! kernel does that, too, given a descriptor, but looks at every operation of the ring that waits for one (io_uring/poll.c,
+//! `io_poll_file_find`): each close would cost the more the more connections are idle.
+//!
 //! `user_data`: kind 8 bits | generation 24 | index 32. The kind comes first so that what a completion carries (a
 //! descriptor, a buffer) is known even if its slot is gone.
 
@@ -132,6 +136,8 @@ pub(super) struct Op<T> {
     /// What its first submission was; `Ignore` for what is no submission at all.
     pub(super) kind: Kind,
     pub(super) lent: Option<NonNull<Lent>>,
+    /// Its neighbours among those of the same descriptor.
+    beside: [Option<u32>; 2],
 }
 
 enum Entry<T> {
@@ -145,12 +151,21 @@ pub(super) struct Slots<T> {
     free: Option<u32>,
     used: usize,
     most: usize,
+    /// The first operation of each descriptor.
+    of_fd: Vec<Option<u32>>,
     pool: Vec<NonNull<Lent>>,
 }
 
 impl<T: Copy> Slots<T> {
     pub(super) fn new(most: usize) -> Self {
-        Self { entries: Vec::new(), free: None, used: 0, most: most.min(1 << 24), pool: Vec::new() }
+        Self {
+            entries: Vec::new(),
+            free: None,
+            used: 0,
+            most: most.min(1 << 24),
+            of_fd: Vec::new(),
+            pool: Vec::new(),
+        }
     }
 
     /// Takes a slot; `None` when as many operations as allowed are in flight.
@@ -161,7 +176,7 @@ impl<T: Copy> Slots<T> {
         tag: T,
         lent: Option<NonNull<Lent>>,
     ) -> Option<OpId> {
-        let op = Op { tag, live: 0, cancelled: false, fd, kind, lent };
+        let op = Op { tag, live: 0, cancelled: false, fd, kind, lent, beside: [None; 2] };
         let index = match self.free {
             Some(index) => {
                 let (_, entry) = self.entries.get_mut(index as usize)?;
@@ -178,6 +193,7 @@ impl<T: Copy> Slots<T> {
             None => return None,
         };
         self.used += 1;
+        self.list(index);
         Some(OpId { index, generation: self.entries[index as usize].0 })
     }
 
@@ -188,9 +204,57 @@ impl<T: Copy> Slots<T> {
         }
     }
 
+    /// Puts an operation at the head of its descriptor's list.
+    fn list(&mut self, index: u32) {
+        let Some(fd) = self.at(index).map(|op| op.fd as usize) else { return };
+        if self.of_fd.len() <= fd {
+            self.of_fd.resize(fd + 1, None);
+        }
+        let next = self.of_fd[fd].replace(index);
+        if let Some(op) = self.at(index) {
+            op.beside = [None, next];
+        }
+        if let Some(op) = next.and_then(|next| self.at(next)) {
+            op.beside[0] = Some(index);
+        }
+    }
+
+    fn unlist(&mut self, index: u32) {
+        let Some((fd, [before, after])) = self.at(index).map(|op| (op.fd as usize, op.beside)) else {
+            return;
+        };
+        match before.and_then(|before| self.at(before)) {
+            Some(op) => op.beside[1] = after,
+            None => self.of_fd[fd] = after,
+        }
+        if let Some(op) = after.and_then(|after| self.at(after)) {
+            op.beside[0] = before;
+        }
+    }
+
+    fn at(&mut self, index: u32) -> Option<&mut Op<T>> {
+        match self.entries.get_mut(index as usize) {
+            Some((_, Entry::Used(op))) => Some(op),
+            _ => None,
+        }
+    }
+
+    /// An operation on `fd`: the first of them, or the one after `before`.
+    pub(super) fn next_of(&self, fd: RawFd, before: Option<OpId>) -> Option<OpId> {
+        let index = match before {
+            None => *self.of_fd.get(fd as usize)?,
+            Some(before) => match self.entries.get(before.index as usize)? {
+                (_, Entry::Used(op)) => op.beside[1],
+                _ => None,
+            },
+        };
+        index.map(|index| OpId { index, generation: self.entries[index as usize].0 })
+    }
+
     /// Frees a slot; its generation moves on.
     pub(super) fn remove(&mut self, id: OpId) -> Option<Op<T>> {
         self.get(id)?;
+        self.unlist(id.index);
         let (generation, entry) = &mut self.entries[id.index as usize];
         let old = std::mem::replace(entry, Entry::Free { next: self.free });
         *generation = (*generation + 1) & GENERATION_MASK;
@@ -289,5 +353,35 @@ mod tests {
         assert_eq!(OpId::split(last.user_data(Kind::Plain)).1, last);
         slots.remove(last);
         assert_eq!(slots.insert(0, Kind::Plain, (), None), Some(first));
+    }
+
+    #[test]
+    fn the_operations_of_a_descriptor_are_found_whatever_ended_between_them() {
+        let mut slots = Slots::new(1000);
+        let mut model: Vec<(i32, OpId)> = Vec::new();
+        // A generator of numbers is all the chance that it takes.
+        let mut seed = 7u32;
+        let mut any = |below: usize| {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 8) as usize % below
+        };
+        for _ in 0..5000 {
+            if model.len() < 40 || any(2) == 0 && model.len() < 200 {
+                let fd = any(9) as i32;
+                model.push((fd, slots.insert(fd, Kind::Plain, (), None).unwrap()));
+            } else {
+                let (_, op) = model.swap_remove(any(model.len()));
+                assert!(slots.remove(op).is_some());
+            }
+            let fd = any(12) as i32;
+            let mut found = Vec::new();
+            while let Some(op) = slots.next_of(fd, found.last().copied()) {
+                found.push(op);
+            }
+            let mut wanted: Vec<OpId> = model.iter().filter(|(of, _)| *of == fd).map(|(_, op)| *op).collect();
+            found.sort_by_key(|op| op.index);
+            wanted.sort_by_key(|op| op.index);
+            assert_eq!(found, wanted);
+        }
     }
 }
