@@ -3,6 +3,8 @@
 
 use crate::Bench;
 use crate::report::Report;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use ringtap::bench::cost::resident;
 use ringtap::bench::wrk::{Wrk, nginx};
 use ringtap::lab::flood::{Flood, Kind};
@@ -33,8 +35,8 @@ fn name(kind: Kind) -> &'static str {
 /// Takes each figure once, burning and flooding in turn.
 pub fn measure(bench: &Bench, report: &mut Report) -> Result<(), Box<dyn Error>> {
     for kind in Kind::ALL {
-        let burning = take(bench, None)?;
-        let flooding = take(bench, Some(kind))?;
+        let burning = take(bench, kind, false)?;
+        let flooding = take(bench, kind, true)?;
         let name = name(kind);
         report.add("requests beside a guest that burns CPU, thousand/s", "ringtap", burning.requests / 1e3);
         report.add(
@@ -63,11 +65,12 @@ pub fn measure(bench: &Bench, report: &mut Report) -> Result<(), Box<dyn Error>>
 }
 
 /// The bars of these figures.
-pub fn bars(report: &mut Report) {
+pub fn bars(bench: &Bench, report: &mut Report) {
+    let once = 1.0 / f64::from(bench.options.seconds);
     for name in Kind::ALL.map(name) {
         for (row, bound, at_most) in [
             (format!("requests beside a flood of {name}, share of that beside burning"), 0.7, false),
-            (format!("round trips of another flow beside a flood of {name}, 1/s"), 1.0, false),
+            (format!("round trips of another flow beside a flood of {name}, 1/s"), once, false),
             (format!("memory in a flood of {name}, MiB"), MEMORY, true),
         ] {
             if let Some(seen) = report.median(&row, "ringtap") {
@@ -84,7 +87,8 @@ struct Taken {
     memory: f64,
 }
 
-fn take(bench: &Bench, kind: Option<Kind>) -> Result<Taken, Box<dyn Error>> {
+/// With packets, or with all the work for them but that they are not sent.
+fn take(bench: &Bench, kind: Kind, sent: bool) -> Result<Taken, Box<dyn Error>> {
     let mut command = bench.lab.host().command_as_user(&bench.ringtap.to_string_lossy())?;
     command.args(["run"]).args(&bench.options.with);
     command.args([
@@ -97,19 +101,19 @@ fn take(bench: &Bench, kind: Option<Kind>) -> Result<Taken, Box<dyn Error>> {
     ]);
     let mut running = bench.lab.host().spawn(command.stdout(Stdio::piped()))?;
     running.first_byte(PATIENCE)?;
-    let guest: Guest = bench.lab.guest_below(running, "sleep", PATIENCE)?;
+    let mut guest: Guest = bench.lab.guest_below(running, "sleep", PATIENCE)?;
     let _nginx = nginx(&bench.lab, guest.place(), PORT)?;
     let echo = SocketAddr::new(addr::SERVER_V4.into(), ECHO);
     let _echo = Server::tcp_echo(bench.lab.internet().tcp_listener(echo)?)?;
     let mut other: TcpStream = guest.place().tcp_connect(echo)?;
     other.set_read_timeout(Some(Duration::from_secs(1)))?;
-    let flood = kind.map(|kind| Flood::start(guest.place(), "tap0", kind)).transpose()?;
+    let flood = sent.then(|| Flood::start(guest.place(), "tap0", kind)).transpose()?;
     let (stop, trips) = (AtomicBool::new(false), AtomicU64::new(0));
     let memory = std::thread::scope(|scope| -> Result<_, Box<dyn Error>> {
-        if kind.is_none() {
+        if !sent {
             scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    std::hint::spin_loop();
+                for n in (0..).take_while(|_| !stop.load(Ordering::Relaxed)) {
+                    std::hint::black_box(kind.frame([2; 6], n).is_ok());
                 }
             });
         }
@@ -140,6 +144,12 @@ fn take(bench: &Bench, kind: Option<Kind>) -> Result<Taken, Box<dyn Error>> {
         Ok((seen?, frames, memory))
     });
     let (requests, frames, memory) = memory?;
+    drop(flood);
+    // In order: the next one wants the port, which a killed one's ring keeps until thousands of sockets are closed.
+    if let Some(ringtap) = guest.running().first_mut() {
+        kill(Pid::from_raw(ringtap.pid().cast_signed()), Signal::SIGTERM)?;
+        ringtap.child().wait()?;
+    }
     let seconds = f64::from(bench.options.seconds);
     Ok(Taken {
         requests,

@@ -184,7 +184,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             eprintln!("round {round} of {}, floods", bench.options.rounds);
             flood::measure(&bench, &mut reports[0])?;
         }
-        flood::bars(&mut reports[0]);
+        flood::bars(&bench, &mut reports[0]);
     }
     if bench.wanted("start") {
         for _ in 0..bench.options.rounds {

@@ -40,7 +40,7 @@ pub enum Drop {
     ReassemblyTimeout,
     /// A TCP segment outside the window, for no connection, or failing RFC 5961.
     TcpUnacceptable,
-    /// The flow's share of buffers or the table of flows is full.
+    /// The flow's share of buffers or the table of flows is full, or the guest has had what it may have in a second.
     NoRoom,
     /// A datagram from a remote that the mapping's filter does not admit.
     Filtered,
@@ -91,12 +91,23 @@ pub enum Limit {
     NewFlows,
     /// Segments for which the guest had no buffers left.
     Buffered,
+    /// New flows and destinations, while too many of those before had not been answered.
+    Unanswered,
+    /// Rests of the tap, because too many frames led to nothing.
+    Fruitless,
 }
 
 impl Limit {
     /// Every limit, in the order of their numbers.
-    pub const ALL: [Self; 5] =
-        [Self::Flows, Self::Descriptors, Self::HalfOpen, Self::NewFlows, Self::Buffered];
+    pub const ALL: [Self; 7] = [
+        Self::Flows,
+        Self::Descriptors,
+        Self::HalfOpen,
+        Self::NewFlows,
+        Self::Buffered,
+        Self::Unanswered,
+        Self::Fruitless,
+    ];
 }
 
 /// What the plane as a whole has seen.
@@ -142,6 +153,11 @@ impl PlaneCounters {
     /// How often a limit was met.
     pub fn limited(&self, which: Limit) -> u64 {
         self.limited[which as usize]
+    }
+
+    /// Drops of all kinds.
+    pub fn dropped_in_all(&self) -> u64 {
+        self.drops.iter().sum()
     }
 
     /// How often `why` has happened.

@@ -67,6 +67,13 @@ const fn text(which: Limit, few: bool) -> &'static str {
             "segments dropped, to be sent again: the guest's connections fill all buffers that it may have; \
              raise --max-buffered if it is set"
         }
+        (Limit::Unanswered, _) => {
+            "packets dropped: the guest sends to ever new destinations and few answer, as a scan or a flood does; \
+             raise --max-half-open if that is meant"
+        }
+        (Limit::Fruitless, _) => {
+            "times the tap rested: the guest sends storms of packets that lead nowhere; `ringtap stats` says which are dropped"
+        }
     }
 }
 
@@ -92,7 +99,8 @@ mod tests {
             text(Limit::Flows, true).contains("ulimit") && text(Limit::Flows, false).contains("--max-flows")
         );
         for which in Limit::ALL {
-            assert!(text(which, false).contains("raise"), "{which:?}");
+            let said = text(which, false);
+            assert!(said.contains("raise") || said.contains("`ringtap stats`"), "{which:?}");
         }
     }
 }

@@ -50,6 +50,19 @@ impl Shard {
         None
     }
 
+    /// Leaves the tap alone while the stack says so ([`crate::stack::Stack::tap_rest`]): what is lent is still filled, and then the
+    /// read ends for want of slots.
+    pub(super) fn rest_tap(&mut self) {
+        if self.tap_rests.is_some_and(|until| until > self.now) {
+            return;
+        }
+        let rested = self.tap_rests.is_some();
+        self.tap_rests = self.stack.tap_rest(self.now);
+        if rested || self.tap_rests.is_some() {
+            self.ring.rest(Class::Tap, self.tap_rests.is_some());
+        }
+    }
+
     fn on_frame(&mut self, whole: Span) {
         let (rx, frame) = if self.tap.vnet {
             let frame = whole.skip(vnet::LEN as u32);
@@ -59,11 +72,11 @@ impl Shard {
             (Ok(vnet::Rx::PLAIN), whole)
         };
         let Ok(rx) = rx else {
-            self.stack.count_drop(DropReason::Malformed);
+            self.stack.refuse_frame(self.now, DropReason::Malformed);
             return self.ring.release(whole.buf);
         };
         if rx.needs_verifying() && !frame_is_sound(self.ring.arena().bytes(frame)) {
-            self.stack.count_drop(DropReason::BadChecksum);
+            self.stack.refuse_frame(self.now, DropReason::BadChecksum);
             return self.ring.release(whole.buf);
         }
         let at = self.shrink(frame);

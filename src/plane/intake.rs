@@ -89,7 +89,7 @@ impl Shard {
         if !self.starved.is_empty() {
             self.feed_streams();
         }
-        if self.tap_starved && self.recovered(Class::Tap) {
+        if self.tap_starved && self.tap_rests.is_none() && self.recovered(Class::Tap) {
             self.arm_tap();
         }
     }

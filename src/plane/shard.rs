@@ -65,6 +65,8 @@ pub struct Shard {
     pub(super) stalled: VecDeque<(Time, FlowId)>,
     /// The tap read ended for want of buffers.
     pub(super) tap_starved: bool,
+    /// The tap is not read before.
+    pub(super) tap_rests: Option<Time>,
     /// Published ports that lead through the tap.
     pub(super) tap_ports: TapPorts,
     /// Published ports that lead to sockets inside.
@@ -139,6 +141,7 @@ impl Shard {
             starved_messages: Vec::new(),
             stalled: VecDeque::new(),
             tap_starved: false,
+            tap_rests: None,
             tap_ports: TapPorts::default(),
             relay_ports: RelayPorts::new(relayed),
             scratch: Scratch::new(fragment_id),
@@ -159,6 +162,7 @@ impl Shard {
             let stalled = self.stalled.front().map(|(at, _)| *at);
             let rested = self.tap_ports.next_deadline();
             let deadlines = self.stack.poll_timeout().into_iter().chain(self.trim_at).chain(stalled);
+            let deadlines = deadlines.chain(self.tap_rests);
             let deadline = deadlines.chain(rested).chain(self.relay_ports.poll_timeout()).min();
             if let Err(e) = self.ring.wait(deadline.map(|at| at.since(self.now))) {
                 return End::Ring(e);
@@ -187,6 +191,7 @@ impl Shard {
                 warn!("{count} {what}");
             }
             self.carry_out();
+            self.rest_tap();
             self.feed_the_starved();
             self.flush_pcap();
             self.flush_captures();

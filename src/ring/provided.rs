@@ -57,6 +57,13 @@ impl Lending {
         self.0.iter_mut().for_each(|p| p.top_up(arena));
     }
 
+    /// Lends nothing more of a class, or goes on.
+    pub(super) fn rest(&mut self, class: Class, rests: bool) {
+        if let Some(provided) = self.0.iter_mut().find(|p| p.class == class) {
+            provided.rests = rests;
+        }
+    }
+
     /// A completion named a slot of this class, which holds `len` bytes.
     pub(super) fn taken(&mut self, class: Class, len: usize) {
         if let Some(provided) = self.0.iter_mut().find(|p| p.class == class) {
@@ -85,6 +92,8 @@ pub(super) struct Provided {
     target: usize,
     /// What the last slots were filled with: a moving average, in bytes.
     filled: usize,
+    /// Nothing is lent.
+    rests: bool,
     abandoned: bool,
 }
 
@@ -116,6 +125,7 @@ impl Provided {
             most,
             target: most,
             filled: 0,
+            rests: false,
             abandoned: false,
         };
         // SAFETY: the range is the mapping just made. The kernel pins these pages: a fork that made them copy-on-write
@@ -137,7 +147,8 @@ impl Provided {
 
     /// Lends free slots up to the target and shows them to the kernel.
     fn top_up(&mut self, arena: &mut Arena) {
-        while self.level < self.target
+        while !self.rests
+            && self.level < self.target
             && let Some((id, at, len)) = arena.lend(self.class)
         {
             // SAFETY: the index is masked to the number of entries of the mapping. The kernel reads only entries below

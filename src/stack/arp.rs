@@ -78,6 +78,9 @@ pub fn message(
     if ours(net, addr) {
         return Err(DropReason::Spoofed);
     }
+    if !link.welcomes(now, addr.into(), mac) {
+        return Err(DropReason::NoRoom);
+    }
     // An unspecified sender is a probe (RFC 5227): it has no address yet. One that the guest may not send from teaches
     // nothing, but is answered: Linux asks by any address that it has (`arp_announce`), on behalf of others too.
     if behind.admit(net, addr.into()).is_ok() {

@@ -1,7 +1,7 @@
 //! What every engine of the stack is handed with each call: the time, the configuration, and where to put its actions.
 
 use super::action::Action;
-use super::gate::Gate;
+use super::gate::{Gate, Shut};
 use super::link::Link;
 use crate::config::Network;
 use crate::flow::{DropReason, Limit, PlaneCounters, Time};
@@ -83,16 +83,30 @@ impl Cx<'_> {
         self.drop(DropReason::NoRoom);
     }
 
-    /// Whether the guest may open another flow: there is `room`, and it has not opened too many lately. Counts why not.
+    /// Whether the guest may open another flow: there is `room`, and it has opened neither too many lately nor too many that
+    /// nobody has answered. Counts why not. Who opens one says when it is answered ([`Gate::answered`]).
     pub fn may_open(&mut self, room: bool) -> bool {
         if !room {
             self.refuse_flow(Limit::Flows);
-        } else if !self.gate.pass(self.now) {
-            self.counters.limit(Limit::NewFlows);
-            self.drop(DropReason::NoRoom);
-        } else {
-            return true;
+            return false;
         }
+        let passed = self.gate.pass(self.now);
+        self.count_shut(passed)
+    }
+
+    /// Whether a flow of datagrams that nobody has answered may try one more destination. Counts if not.
+    pub fn may_try(&mut self) -> bool {
+        let passed = self.gate.attempt(self.now);
+        self.count_shut(passed)
+    }
+
+    fn count_shut(&mut self, passed: Result<(), Shut>) -> bool {
+        let Err(shut) = passed else { return true };
+        self.counters.limit(match shut {
+            Shut::TooFast => Limit::NewFlows,
+            Shut::Unanswered => Limit::Unanswered,
+        });
+        self.drop(DropReason::NoRoom);
         false
     }
 

@@ -65,8 +65,10 @@ impl Stack {
         match net {
             Net::Arp(range) => {
                 match arp::message(&self.net, &mut self.link, &self.behind, now, &bytes[range]) {
-                    Ok(Some(frame)) => self.out.push_back(Action::EmitBytes(frame)),
-                    Ok(None) => {}
+                    Ok(answer) => {
+                        self.noise.heard(now);
+                        self.out.extend(answer.map(Action::EmitBytes));
+                    }
                     Err(why) => self.counters.drop(why),
                 }
                 false
@@ -107,10 +109,12 @@ impl Stack {
         if let (Payload::Icmp(range), IpAddr::V6(_)) = (payload, p.ip.src)
             && p.bytes.get(range.start).is_some_and(|t| ndp::is_ndp(*t))
         {
-            return self.ndp(p, range).map(|()| false);
+            self.ndp(p, range)?;
+            self.noise.heard(p.now);
+            return Ok(false);
         }
         self.behind.admit(&self.net, p.ip.src)?;
-        self.link.learn(p.now, p.ip.src, p.src_mac);
+        self.link.heard(p.now, p.ip.src, p.src_mac);
         if p.ip.src.is_ipv6() {
             self.ra.heard(p.now);
         }
@@ -235,6 +239,7 @@ impl Stack {
                     let r = Request::new(&p.ip, p.ip.dst, (id, seq), 255, message);
                     let mut cx = context!(self, p.now);
                     self.echo.answer(&mut cx, &r);
+                    self.noise.heard(p.now);
                     return Ok(false);
                 }
                 match self.nat.translate(Transport::Icmp, SocketAddr::new(p.ip.dst, 0)) {

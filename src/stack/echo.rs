@@ -173,7 +173,7 @@ impl Engine {
     fn reply(&mut self, cx: &mut Cx<'_>, flow: FlowId, from: IpAddr, seq: u16, data: Span, ttl: u8) {
         let Some(m) = self.mappings.get_mut(flow) else { return };
         let Some(source) = m.admit(cx, SocketAddr::new(from, 0)) else { return };
-        m.arrived(cx.now, IDLE, data.len);
+        m.arrived(cx, IDLE, data.len);
         let (guest, echo) = (m.guest.ip(), Echo { reply: true, id: m.guest.port(), seq });
         // One hop less than it arrived with, as from any router.
         self.emit(cx, (source.ip(), guest), &echo, (ttl.saturating_sub(1).max(1), 0), data);

@@ -2,10 +2,12 @@
 //! stand for a group.
 //!
 //! Every frame from the guest teaches its source; replies go to the MAC the guest last used for that address. Bounded:
-//! when the table is full the address heard of longest ago makes room. Our own MACs follow slirp4netns
+//! when the table is full the address heard of longest ago makes room, and strangers are [welcome](Link::welcomes) so many times a
+//! second: of a storm of made-up neighbours most are neither answered nor remembered. Our own MACs follow slirp4netns
 //! (`facts/slirp4netns.md`, section 3): IPv4 frames come from 52:55 and the gateway's four bytes, IPv6 frames from
 //! 52:56 and the last four bytes of the router's address.
 
+use super::gate::Bucket;
 use crate::config::Network;
 use crate::flow::Time;
 use crate::wire::Mac;
@@ -23,6 +25,9 @@ const ASK_AT_ONCE: usize = 8;
 /// Neighbours remembered at once.
 pub const MAX_NEIGHBOURS: usize = 256;
 
+/// Strangers that are answered and remembered each second.
+const STRANGERS: u32 = 1000;
+
 /// The table of neighbours.
 #[derive(Debug)]
 pub struct Link {
@@ -32,6 +37,7 @@ pub struct Link {
     /// The guest's own addresses, which stay in the table whoever else is heard.
     guest: [Option<IpAddr>; 2],
     asked: RefCell<ArrayVec<(IpAddr, Time), ASK_AT_ONCE>>,
+    strangers: Bucket,
 }
 
 impl Link {
@@ -43,6 +49,7 @@ impl Link {
             gateway_v6: Network::router_link_local(),
             guest: [Some(net.guest_v4().into()), net.guest_v6().map(IpAddr::V6)],
             asked: RefCell::default(),
+            strangers: Bucket::new(STRANGERS, Duration::from_secs(1)),
         }
     }
 
@@ -61,6 +68,21 @@ impl Link {
     /// Our MAC as the router of this family: the source of every routed frame.
     pub fn router_mac(&self, v6: bool) -> Mac {
         if v6 { Self::mac_v6(self.gateway_v6) } else { Self::mac_v4(self.gateway_v4) }
+    }
+
+    /// Whether `addr` and `mac` are known to belong together, or one more stranger may be heard now; counts it.
+    pub fn welcomes(&mut self, now: Time, addr: IpAddr, mac: Mac) -> bool {
+        self.lookup(addr) == Some(mac) || self.strangers.pass(now)
+    }
+
+    /// Notes whom a packet came from, as long as there is room or strangers are welcome.
+    pub fn heard(&mut self, now: Time, addr: IpAddr, mac: Mac) {
+        if self.neighbours.len() < MAX_NEIGHBOURS
+            || self.neighbours.contains_key(&addr)
+            || self.strangers.pass(now)
+        {
+            self.learn(now, addr, mac);
+        }
     }
 
     /// Notes that `addr` was heard from `mac`. Multicast MACs and unspecified or multicast addresses teach nothing.

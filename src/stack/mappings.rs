@@ -57,9 +57,17 @@ impl<M> Mapping<M> {
         source
     }
 
+    /// The guest tries a destination that it has not tried before, and nobody has answered this mapping yet.
+    pub fn tries_another(&self, host: SocketAddr, dialled: SocketAddr) -> bool {
+        self.counters.packets_down == 0 && !self.remotes.is_empty() && !self.remotes.knows(host, dialled)
+    }
+
     /// A datagram of `bytes` has come back; the mapping lives for `idle` from now.
-    pub fn arrived(&mut self, now: Time, idle: Duration, bytes: u32) {
-        self.deadline = now + idle;
+    pub fn arrived(&mut self, cx: &mut Cx<'_>, idle: Duration, bytes: u32) {
+        if self.counters.packets_down == 0 {
+            cx.gate.answered();
+        }
+        self.deadline = cx.now + idle;
         self.counters.packets_down += 1;
         self.counters.bytes_down += u64::from(bytes);
     }

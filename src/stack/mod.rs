@@ -54,12 +54,15 @@ pub use whose::Ends;
 use crate::buf::{DEFAULT_SLOTS, Span};
 pub use crate::config::Limits;
 use crate::config::{Network, Resolvers};
-use crate::flow::{Bins, FlowId, FlowInfo, Kind, PlaneCounters, Time};
+use crate::flow::{Bins, DropReason, FlowId, FlowInfo, Kind, Limit, PlaneCounters, Time};
 use crate::nat::Policy;
 use crate::wire::Gso;
 use siphasher::sip::SipHasher13;
 use std::collections::VecDeque;
 use std::hash::Hasher;
+
+/// Flows that nobody has answered may always be so many, however few connections may be under way.
+const LEAST_UNANSWERED: usize = 64;
 
 /// What came with a frame besides its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +80,7 @@ pub struct Stack {
     link: link::Link,
     behind: sources::Behind,
     gate: gate::Gate,
+    noise: gate::Noise,
     tcp: tcp::Engine,
     udp: udp::Engine,
     echo: echo::Engine,
@@ -119,7 +123,8 @@ impl Stack {
             nat: Policy::new(net.clone()),
             link: link::Link::new(&net),
             behind: sources::Behind::default(),
-            gate: gate::Gate::new(limits.new_flows),
+            gate: gate::Gate::new(limits.new_flows, unanswered(&limits)),
+            noise: gate::Noise::default(),
             tcp,
             udp: udp::Engine::default(),
             echo: echo::Engine::default(),
@@ -145,7 +150,21 @@ impl Stack {
         self.counters.frames_from_guest += 1;
         self.counters.bytes_from_guest += bytes.len() as u64;
         self.sizes[0].record(bytes.len() as u64);
+        let dropped = self.counters.dropped_in_all();
         self.handle_whole(now, meta, bytes, at);
+        if self.counters.dropped_in_all() != dropped {
+            self.noise.heard(now);
+        }
+    }
+
+    /// Until when the tap should not be read, because too many frames have led to nothing; each call that says so is counted.
+    /// `None` if it may be.
+    pub fn tap_rest(&mut self, now: Time) -> Option<Time> {
+        let until = self.noise.rest(now);
+        if until.is_some() {
+            self.counters.limit(Limit::Fruitless);
+        }
+        until
     }
 
     /// A packet of the guest's whose fragments were handed in as frames before: it is not counted again.
@@ -305,8 +324,14 @@ impl Stack {
         self.counters.shown_as_gateway += 1;
     }
 
+    /// A frame of the guest's that the caller dropped: the stack would have nothing of it.
+    pub fn refuse_frame(&mut self, now: Time, why: DropReason) {
+        self.counters.drop(why);
+        self.noise.heard(now);
+    }
+
     /// Counts a drop that the caller made before a frame or datagram could become the stack's.
-    pub fn count_drop(&mut self, why: crate::flow::DropReason) {
+    pub fn count_drop(&mut self, why: DropReason) {
         self.counters.drop(why);
     }
 
@@ -320,6 +345,11 @@ impl Stack {
     pub fn counters(&self) -> &PlaneCounters {
         &self.counters
     }
+}
+
+/// How many flows may be open that nobody has answered.
+fn unanswered(limits: &Limits) -> u32 {
+    u32::try_from((limits.half_open / 2).max(LEAST_UNANSWERED)).unwrap_or(u32::MAX)
 }
 
 /// A key of its own for each user of the secret.

@@ -113,6 +113,9 @@ pub fn message(
     if ip.ttl != 255 || code != 0 {
         return Err(DropReason::Malformed);
     }
+    if !link.welcomes(now, src.into(), src_mac) {
+        return Err(DropReason::NoRoom);
+    }
     if icmp_type == ROUTER_SOLICITATION {
         let known = link_option(m.get(8..).ok_or(DropReason::Malformed)?, SOURCE_LINK)?;
         if src.is_unspecified() {

@@ -41,6 +41,16 @@ impl Remotes {
         }
     }
 
+    /// The guest has not sent anywhere yet.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// The guest has sent there, and not too long ago.
+    pub fn knows(&self, host: SocketAddr, dialled: SocketAddr) -> bool {
+        self.list.iter().any(|r| r.host == host && r.dialled == dialled)
+    }
+
     /// What the guest knows a sender by: address and port dialled last for this address and port (the port differs for
     /// an exposed one), else the address dialled last for this address. `None`: the guest has not sent there.
     pub fn sees(&self, from: SocketAddr) -> Option<SocketAddr> {

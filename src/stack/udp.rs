@@ -83,6 +83,10 @@ impl Engine {
             cx.act(Action::Release(d.payload.buf));
             return;
         };
+        if m.tries_another(d.out.to, d.dialled) && !cx.may_try() {
+            cx.act(Action::Release(d.payload.buf));
+            return;
+        }
         m.sent(cx.now, IDLE, d.out.to, d.dialled, d.payload.len);
         let m = &mut m.more;
         m.only_dns &= d.dialled.port() == 53;
@@ -176,10 +180,10 @@ impl Engine {
         let way = Way { from: source, to: m.guest, tos };
         if m.more.only_dns {
             // The shorter life must be armed at once; a longer one is found when the timer fires.
-            m.arrived(cx.now, IDLE_DNS, data.len);
+            m.arrived(cx, IDLE_DNS, data.len);
             self.mappings.rearm(id);
         } else {
-            m.arrived(cx.now, IDLE, data.len);
+            m.arrived(cx, IDLE, data.len);
         }
         self.reply(cx, id, way, data, segment);
     }

@@ -105,6 +105,18 @@ const TESTED: &[(&str, &str, &str, &str)] = &[
         "Limit::Buffered",
     ),
     (
+        "limit_met_total{unanswered}",
+        LIMITS,
+        "who_is_never_answered_dials_at_a_bounded_rate",
+        "Limit::Unanswered",
+    ),
+    (
+        "limit_met_total{fruitless}",
+        LIMITS,
+        "the_tap_rests_from_frames_that_lead_to_nothing_and_from_no_others",
+        "Limit::Fruitless",
+    ),
+    (
         "wakeup_submissions",
         TALLY,
         "each_wake_up_is_told_what_was_submitted_since_the_one_before",

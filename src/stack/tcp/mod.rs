@@ -262,6 +262,10 @@ impl Engine {
         if conn.counted_half_open && !conn.half_open() {
             conn.counted_half_open = false;
             self.half_open_count -= 1;
+            // It stands, and the guest dialled it.
+            if conn.state != State::Closed && conn.host.remote.is_some() {
+                cx.gate.answered();
+            }
         }
         if conn.is_resting() {
             self.resting.insert(cx.now, conn.key, conn.snd.nxt, conn.rcv.nxt);

@@ -98,6 +98,62 @@ fn of_connections_under_way_the_oldest_makes_room() {
 }
 
 #[test]
+fn who_is_never_answered_dials_at_a_bounded_rate() {
+    let mut w = limited(Limits { half_open: 200, ..Limits::default() });
+    let opened = |w: &mut World, f: Vec<u8>| w.batch(&[f]).iter().any(|d| matches!(d, Done::Open(..)));
+    assert_eq!((1..=200).filter(|port| opened(&mut w, syn(*port))).count(), 100);
+    assert_eq!((times(&w, Limit::Unanswered), w.dropped(DropReason::NoRoom)), (100, 100));
+    // That they were refused is no answer.
+    let flows: Vec<_> = w.stack.flows().map(|f| f.id).collect();
+    for flow in flows {
+        w.event(flow, HostEvent::ConnectFailed(super::super::HostError::Refused));
+    }
+    assert_eq!((201..=300).filter(|port| opened(&mut w, syn(*port))).count(), 0);
+    w.pass(Duration::from_secs(1));
+    assert_eq!((301..=400).filter(|port| opened(&mut w, syn(*port))).count(), 25);
+}
+
+#[test]
+fn destinations_without_an_answer_are_few_and_one_answer_frees_them() {
+    let mut w = limited(Limits { half_open: 200, ..Limits::default() });
+    let to = |n: u16| udp_frame("10.0.2.100:7", &format!("198.51.100.2:{n}"), b"x");
+    let sent = |w: &mut World, n| sends(&w.batch(&[to(n)])).len();
+    let first = w.batch(&[to(1)]);
+    let flow = opened(&first);
+    assert_eq!((2..=200).map(|n| sent(&mut w, n)).sum::<usize>(), 99);
+    assert_eq!(times(&w, Limit::Unanswered), 100);
+    // Those that were tried are still spoken to.
+    assert_eq!((1..=100).map(|n| sent(&mut w, n)).sum::<usize>(), 100);
+    w.datagrams(flow, "198.51.100.2:50", b"y", None);
+    assert_eq!((201..=400).map(|n| sent(&mut w, n)).sum::<usize>(), 200);
+    // Each mapping that is answered gives back what it took, so there is no end to them.
+    for port in 1000..2000 {
+        let open = w.batch(&[udp_frame(&format!("10.0.2.100:{port}"), "198.51.100.2:50", b"x")]);
+        w.datagrams(opened(&open), "198.51.100.2:50", b"y", None);
+    }
+}
+
+#[test]
+fn the_tap_rests_from_frames_that_lead_to_nothing_and_from_no_others() {
+    let mut w = World::new();
+    let useful = udp_frame("10.0.2.100:7", "198.51.100.2:9", b"x");
+    for _ in 0..3000 {
+        w.frame(&useful);
+    }
+    assert_eq!(w.stack.tap_rest(w.now), None);
+    for _ in 0..2400 {
+        w.frame(&[0; 10]);
+    }
+    let until = w.stack.tap_rest(w.now);
+    assert_eq!(
+        (until.map(|at| at - w.now), times(&w, Limit::Fruitless)),
+        (Some(Duration::from_millis(10)), 1)
+    );
+    w.pass(Duration::from_millis(10));
+    assert_eq!((w.stack.tap_rest(w.now), times(&w, Limit::Fruitless)), (None, 1));
+}
+
+#[test]
 fn parts_of_packets_leave_the_tap_most_of_its_buffers() {
     let mut w = World::new();
     let long = |id: u16, at: u16| {

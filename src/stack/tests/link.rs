@@ -255,3 +255,19 @@ fn a_storm_of_neighbours_does_not_cut_off_the_guest_itself() {
     assert_eq!(w.stack.link.lookup(addr("10.0.2.100")), Some(GUEST));
     assert_eq!(w.stack.link.lookup(addr("fd00::100")), Some(GUEST));
 }
+
+#[test]
+fn of_a_storm_of_strangers_few_are_answered_and_whoever_is_known_is() {
+    let mut w = World::new();
+    let ask = |i: u32| {
+        let [_, b, c, d] = i.to_be_bytes();
+        arp(1, [2, 0, 0, b, c, d], [10, b + 1, c, d], [10, 0, 2, 2])
+    };
+    w.frame(&udp_frame("10.0.2.100:9", "10.0.2.77:9", b"x"));
+    let answered = |w: &mut World, f: &[u8]| frames(&w.frame(f)).len();
+    let storm: usize = (0..5000).map(|i| answered(&mut w, &ask(i))).sum();
+    assert_eq!((storm, w.dropped(DropReason::NoRoom)), (1000, 4000));
+    assert_eq!(answered(&mut w, &arp(1, GUEST, [10, 0, 2, 100], [10, 0, 2, 2])), 1);
+    w.pass(Duration::from_millis(10));
+    assert_eq!((5000..5100).map(|i| answered(&mut w, &ask(i))).sum::<usize>(), 10);
+}

@@ -80,7 +80,7 @@ impl World {
             nat: Policy::new(net.clone()),
             link,
             net,
-            gate: Gate::new(1_000_000),
+            gate: Gate::new(1_000_000, 1_000_000),
             out: VecDeque::new(),
             counters: PlaneCounters::default(),
             engine: Engine::new([7; 16], 1000),
