@@ -29,8 +29,8 @@ pub const SERVERS: [&str; 3] = ["198.51.100.53:53", "[2001:db8::53]:53", "127.0.
 const PERIOD: usize = 1 << 22;
 /// No window reaches farther: what lies beyond is never acknowledged, and half the numbers ahead is behind.
 const WINDOW: u32 = 1 << 24;
-/// Longest part of a stream that is looked at as one.
-const LONGEST: usize = 1 << 16;
+/// Longest part of a stream that is looked at as one: all that a connection may hold is sent at once.
+const LONGEST: usize = PERIOD;
 
 /// As many bytes of a stream, from this place on: whatever is lost, doubled or misplaced shows.
 ///
