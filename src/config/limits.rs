@@ -26,8 +26,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// A burst of four thousand connects is a benchmark, more is a flood (of those without an answer half, see `stack::gate`). Twenty thousand new flows a second keep the plane
-    /// and the host's kernel busy for most of a processor.
+    /// A burst of four thousand connects is a benchmark, more is a flood; of those without an answer half as many are one
+    /// (`stack::gate`). Twenty thousand new flows a second keep the plane and the host's kernel busy for most of a processor.
     fn default() -> Self {
         Self { flows: 65_536, half_open: 4096, new_flows: 20_000, buffered: None }
     }

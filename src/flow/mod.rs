@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bins;
+pub mod bucket;
 pub mod counters;
 pub mod info;
 pub mod table;
@@ -15,6 +16,7 @@ pub mod time;
 pub mod wheel;
 
 pub use bins::Bins;
+pub use bucket::Bucket;
 pub use counters::{Drop as DropReason, FlowCounters, Limit, PlaneCounters};
 pub use info::FlowInfo;
 pub use table::{FlowId, Kind, Table};

@@ -243,9 +243,10 @@ impl<T: Copy> Ring<T> {
     /// one that has ended does nothing.
     pub fn cancel(&mut self, op: OpId) {
         let Some(entry) = self.slots.get(op) else { return };
+        entry.cancelled = true;
         let kind = entry.kind;
-        // A shutdown is no submission. Who is cancelled twice has been cancelled.
-        if std::mem::replace(&mut entry.cancelled, true) || kind == Kind::Ignore {
+        // A shutdown is no submission.
+        if kind == Kind::Ignore {
             return;
         }
         self.push_cancel(CancelBuilder::user_data(op.user_data(kind)).all());

@@ -253,12 +253,13 @@ impl Engine {
     ) {
         let Some(flow) = self.flows.get_mut(id) else { return };
         let guest = flow.client;
-        if flow.counters.packets_down == 0 {
-            cx.gate.answered();
-        }
+        let first = flow.counters.packets_down == 0;
         flow.counters.packets_down += 1;
         flow.counters.bytes_down += u64::from(data.len);
         let Some(server) = self.position(from) else { return cx.drop(DropReason::Filtered) };
+        if first {
+            cx.gate.answered();
+        }
         if server != self.server(cx.now) {
             self.preferred = (server, cx.now + RETURN);
         }

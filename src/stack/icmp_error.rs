@@ -4,23 +4,24 @@
 //! The error quotes either the packet at hand ([`Errors::about`]) or one rebuilt from what a mapping remembers
 //! ([`Errors::report`]), with the addresses and ports *the guest* used: its kernel looks its socket up by them.
 //! Never about an ICMP error, to or about a group address (RFC 1122 section 3.2.2, RFC 4443 section 2.4 (e)), nor faster
-//! than a token bucket allows.
+//! than a bucket allows.
 
 use super::action::Action;
 use super::cx::Cx;
 use super::link::is_group;
 use crate::config::Network;
-use crate::flow::{DropReason, Time};
+use crate::flow::{Bucket, DropReason};
 use crate::wire::icmp::{Echo, ErrorHead};
 use crate::wire::ip::IpOut;
 use crate::wire::{Ip, icmp, ip, proto};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// Errors that may go out at once. A traceroute sends 48 probes in a burst.
-const BURST: u32 = 100;
-/// One more every so often.
-const REFILL: Duration = Duration::from_millis(5);
+/// Errors that may go out each second.
+const PER_SECOND: u32 = 200;
+/// As many as come in this time may go out at once, which is a hundred. A traceroute sends 48 probes in a burst.
+const AHEAD: Duration = Duration::from_millis(500);
+
 /// What went wrong, whatever the family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -125,14 +126,11 @@ impl Quote {
 
 /// Sends ICMP errors, at a bounded rate.
 #[derive(Debug)]
-pub struct Errors {
-    tokens: u32,
-    refilled: Time,
-}
+pub struct Errors(Bucket);
 
 impl Default for Errors {
     fn default() -> Self {
-        Self { tokens: BURST, refilled: Time::ZERO }
+        Self(Bucket::new(PER_SECOND, AHEAD))
     }
 }
 
@@ -164,7 +162,7 @@ impl Errors {
     fn send(&mut self, cx: &mut Cx<'_>, source: IpAddr, ends: (IpAddr, IpAddr), packet: &[u8], fault: Fault) {
         let (to, about) = ends;
         let nobody = |a: IpAddr| a.is_unspecified() || is_group(cx.net, a);
-        if nobody(to) || nobody(about) || !self.take(cx.now) {
+        if nobody(to) || nobody(about) || !self.0.pass(cx.now) {
             return;
         }
         let v6 = to.is_ipv6();
@@ -173,17 +171,6 @@ impl Errors {
             let frame = icmp::error(own, mac, (source, to), fault.on_wire(v6), packet);
             cx.act(Action::EmitBytes(frame));
         }
-    }
-
-    fn take(&mut self, now: Time) -> bool {
-        let gained = now.since(self.refilled).as_nanos() / REFILL.as_nanos();
-        if gained > 0 {
-            self.tokens = BURST.min(self.tokens.saturating_add(u32::try_from(gained).unwrap_or(BURST)));
-            self.refilled = now;
-        }
-        let some = self.tokens > 0;
-        self.tokens -= u32::from(some);
-        some
     }
 }
 

@@ -7,9 +7,8 @@
 //! (`facts/slirp4netns.md`, section 3): IPv4 frames come from 52:55 and the gateway's four bytes, IPv6 frames from
 //! 52:56 and the last four bytes of the router's address.
 
-use super::gate::Bucket;
 use crate::config::Network;
-use crate::flow::Time;
+use crate::flow::{Bucket, Time};
 use crate::wire::Mac;
 use arrayvec::ArrayVec;
 use std::cell::RefCell;

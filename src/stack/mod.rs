@@ -31,6 +31,7 @@ pub mod inbound;
 pub mod link;
 mod mappings;
 mod ndp;
+mod noise;
 mod ra;
 pub mod reassembly;
 mod remotes;
@@ -61,9 +62,6 @@ use siphasher::sip::SipHasher13;
 use std::collections::VecDeque;
 use std::hash::Hasher;
 
-/// Flows that nobody has answered may always be so many, however few connections may be under way.
-const LEAST_UNANSWERED: usize = 64;
-
 /// What came with a frame besides its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameMeta {
@@ -80,7 +78,7 @@ pub struct Stack {
     link: link::Link,
     behind: sources::Behind,
     gate: gate::Gate,
-    noise: gate::Noise,
+    noise: noise::Noise,
     tcp: tcp::Engine,
     udp: udp::Engine,
     echo: echo::Engine,
@@ -123,8 +121,8 @@ impl Stack {
             nat: Policy::new(net.clone()),
             link: link::Link::new(&net),
             behind: sources::Behind::default(),
-            gate: gate::Gate::new(limits.new_flows, unanswered(&limits)),
-            noise: gate::Noise::default(),
+            gate: gate::Gate::of(&limits),
+            noise: noise::Noise::default(),
             tcp,
             udp: udp::Engine::default(),
             echo: echo::Engine::default(),
@@ -345,11 +343,6 @@ impl Stack {
     pub fn counters(&self) -> &PlaneCounters {
         &self.counters
     }
-}
-
-/// How many flows may be open that nobody has answered.
-fn unanswered(limits: &Limits) -> u32 {
-    u32::try_from((limits.half_open / 2).max(LEAST_UNANSWERED)).unwrap_or(u32::MAX)
 }
 
 /// A key of its own for each user of the secret.

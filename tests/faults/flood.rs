@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 /// are the rest.
 const LIMIT_KIB: u64 = 100 << 10;
 const TIME: Duration = Duration::from_secs(2);
+/// Frames that lead to nothing are read no faster (`stack::noise`), and some more that led somewhere, or came at once.
+const PER_SECOND: f64 = 80_000.0;
+const MORE: f64 = 20_000.0;
 /// A flood is a program that takes a whole core: several at once would leave nothing for what is asked beside them.
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -34,6 +37,8 @@ fn flood(kind: Kind) {
         client
     };
     let (published, own) = (connect(), echo(&instance.guest).unwrap());
+    let read = || crate::stats(&instance)["counters"]["framesFromGuest"].as_u64().unwrap();
+    let (before, began) = (read(), Instant::now());
     let flood = Flood::start(instance.guest.place(), "tap0", kind).unwrap();
     let end = Instant::now() + TIME;
     let (mut asked, mut most) = (0, 0);
@@ -44,12 +49,15 @@ fn flood(kind: Kind) {
     }
     assert!(answers(&connect()), "a new client");
     let sent = flood.sent();
+    let frames = read() - before;
+    let bound = PER_SECOND * began.elapsed().as_secs_f64() + MORE;
     drop(flood);
     // Its frames stood in the same queue as the flood, and what that had no room for the guest's kernel sends again later and
     // later: how it gets on meanwhile is for `perf/run --only flood` to measure.
     assert!(answers(&own), "another flow of the same guest");
     eprintln!("{kind:?}: {sent} frames, {asked} requests beside them, {most} KiB");
     assert!(sent > 1000, "{sent} is no flood");
+    assert!((frames as f64) < bound, "{frames} frames were read, {bound} may be");
     assert!(most < LIMIT_KIB, "{most} KiB");
     assert_eq!(instance.plane(), plane, "it is the same plane");
     crate::eventually("a new connection", || echo(&instance.guest).is_some());

@@ -52,8 +52,11 @@ fn so_it_is_where_clients_dial_the_guest() {
     run("so_it_is_where_clients_dial_the_guest", |seed| World::new(seed, true), 300, &FOUND_PUBLISHED);
 }
 
+/// Same in hard worlds: a guest that says no more is asked in vain; of two copies of a SYN only one finds a socket.
+const FOUND_HARD: [u64; 2] = [749, 842];
+
 #[test]
 fn and_where_bits_turn_over_and_buffers_and_sockets_run_out() {
     let world = |seed| World::new(seed, seed % 3 == 0).harden(seed);
-    run("and_where_bits_turn_over_and_buffers_and_sockets_run_out", world, 40, &[]);
+    run("and_where_bits_turn_over_and_buffers_and_sockets_run_out", world, 40, &FOUND_HARD);
 }

@@ -26,6 +26,20 @@ const MAX_STEPS: u32 = 1_000_000;
 /// Retransmissions without an answer after which the stack may give a connection up whose host side is over.
 const GIVES_UP_AFTER: u32 = 8;
 
+/// Questions whether a silent guest is still there, after which the stack may give it up (`stack::tcp::tuning`).
+const ASKS: u32 = 6;
+
+/// What went to one of the guest's ports since a frame came from there.
+#[derive(Default)]
+struct Unheard {
+    /// Segments that want an acknowledgement.
+    segments: u32,
+    /// Questions whether it is there: they say the last number again (RFC 9293 section 3.8.4).
+    asks: u32,
+    /// The number behind all that was sent.
+    end: u32,
+}
+
 /// What can happen.
 enum Event {
     ToGuest(Vec<u8>),
@@ -80,8 +94,8 @@ pub struct World {
     peers: HashMap<u16, Peer>,
     over: Vec<Sock>,
     turn_at: Time,
-    /// Segments to each of the guest's ports that ask for an answer, since one was heard.
-    unheard: HashMap<u16, u32>,
+    /// By the guest's ports.
+    unheard: HashMap<u16, Unheard>,
     /// Ports whose connection was given up for want of answers.
     unlucky: HashSet<u16>,
     hardship: Option<Hardship>,
@@ -300,7 +314,7 @@ impl World {
     /// Puts a frame on the wire.
     fn transmit(&mut self, frame: Vec<u8>, to_guest: bool) {
         if to_guest && let Some((tcp, len)) = segment(&frame) {
-            self.note_unheard(tcp.dst_port, len > 0 || tcp.flags.has(Flags::FIN), tcp.flags.has(Flags::RST));
+            self.note_unheard(&tcp, len as u32);
         }
         if self.rng.per_mille(self.wire.loss) {
             return;
@@ -317,11 +331,17 @@ impl World {
 
     /// A segment goes to the guest, which answers those that `ask`. A connection that is reset after as many as the stack
     /// tries has met with bad luck: where a seventh of all frames is lost, that happens once in some ten thousand runs.
-    fn note_unheard(&mut self, port: u16, asks: bool, resets: bool) {
-        let unheard = self.unheard.entry(port).or_default();
-        *unheard += u32::from(asks);
-        if resets && *unheard >= GIVES_UP_AFTER {
-            self.unlucky.insert(port);
+    fn note_unheard(&mut self, tcp: &Tcp, len: u32) {
+        let unheard = self.unheard.entry(tcp.dst_port).or_default();
+        let numbers = len + u32::from(tcp.flags.has(Flags::FIN)) + u32::from(tcp.flags.has(Flags::SYN));
+        let end = tcp.seq.wrapping_add(numbers);
+        unheard.segments += u32::from(len > 0 || tcp.flags.has(Flags::FIN));
+        unheard.asks += u32::from(numbers == 0 && tcp.seq.wrapping_add(1) == unheard.end);
+        if numbers > 0 {
+            unheard.end = end;
+        }
+        if tcp.flags.has(Flags::RST) && (unheard.segments >= GIVES_UP_AFTER || unheard.asks >= ASKS) {
+            self.unlucky.insert(tcp.dst_port);
         }
     }
 
@@ -338,7 +358,8 @@ impl World {
         let small = bytes.len() <= SMALL_MAX.min(SMALL_SLOT);
         let span = small.then(|| self.fill(Class::Small, bytes)).flatten();
         let Some(span) = span.or_else(|| self.fill(Class::Tap, bytes)) else { return };
-        self.unheard.insert(source_port(bytes), 0);
+        let unheard = self.unheard.entry(source_port(bytes)).or_default();
+        (unheard.segments, unheard.asks) = (0, 0);
         self.stack.handle_frame(self.now, FrameMeta { gso: Gso::None }, bytes, span);
         self.actions();
     }
@@ -522,12 +543,14 @@ impl World {
         for app in &self.guest.apps {
             // A SYN that was doubled and came when all was over has opened another, which does not stand.
             let socks = self.over.iter().filter(|s| s.stream == app.stream);
+            // And where one copy of a SYN was refused, that is what the guest heard, whatever became of the other.
+            let refused = socks.clone().any(|s| s.peer.refuses);
             let Some(sock) = socks.max_by_key(|s| s.stood) else {
                 continue;
             };
             let orderly = matches!(app.end, End::CloseAfterReading | End::CloseAfterSending)
                 && sock.peer.resets_at.is_none()
-                && !sock.peer.refuses
+                && !refused
                 && (sock.stood || !sock.client)
                 && !self.unlucky.contains(&(40_000 + app.stream as u16))
                 && !app.mute;

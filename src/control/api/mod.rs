@@ -33,7 +33,6 @@ use std::collections::VecDeque;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use views::Info;
 pub use views::{Drivers, PortDriver};
@@ -46,10 +45,6 @@ pub const CAPTURE: &str = "/ringtap/v1/capture";
 /// What is written to such a connection before the capture.
 const SWITCHING: &[u8] =
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: pcapng\r\n\r\n";
-
-/// How long a port of the start may be in use before that is an error. A ring's listeners stay for some 5 to 40 ms after the end of a
-/// process that was killed (`io_ring_exit_work`), and whoever is started in its place at once is to have its ports.
-const LINGER: Duration = Duration::from_millis(500);
 
 /// Ports and who asks about them.
 #[derive(Debug)]
@@ -103,15 +98,8 @@ impl Api {
     ) -> Result<Self, ControlError> {
         let mut ports = Ports::new(common.network.clone(), common.port_defaults, common.relay_only);
         for asked in &common.ports {
-            let began = Instant::now();
-            let entry = loop {
-                match ports.add(asked.clone(), plane) {
-                    Err(e) if e.is_in_use() && began.elapsed() < LINGER => std::thread::sleep(LINGER / 50),
-                    added => break added,
-                }
-            };
             let failed = |e: PortError| ControlError::Port(format!("--publish {asked}: {}", e.with_remedy()));
-            let entry = entry.map_err(failed)?;
+            let entry = ports.add_at_start(asked.clone(), plane).map_err(failed)?;
             if entry.picked {
                 // Nobody reading it is no reason not to run.
                 let _ = writeln!(std::io::stderr(), "ringtap: port {}: {}", entry.published.id, entry.text());

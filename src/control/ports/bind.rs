@@ -14,9 +14,16 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 /// How often a run of free ports is looked for before giving up.
 const ATTEMPTS: u32 = 64;
+
+/// How long the listeners of an instance that was killed may stay: the kernel closes what its ring holds 5 to 40 ms after the
+/// process has ended (io_uring/io_uring.c, `io_ring_exit_work`), and later with thousands of sockets.
+pub const LINGER: Duration = Duration::from_millis(500);
+/// How often it is looked whether they are gone.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Sockets of consecutive ports.
 #[derive(Debug)]
@@ -51,6 +58,20 @@ pub fn bind(spec: &PortSpec) -> Result<Bound, BindError> {
             Err(failed(last_error))
         }
         HostPorts::Free => plan.free_run(spec.count).map_err(failed),
+    }
+}
+
+/// As [`bind`], but gives who has a port so long to let go of it.
+///
+/// # Errors
+/// As those of [`bind`].
+pub fn bind_within(spec: &PortSpec, patience: Duration) -> Result<Bound, BindError> {
+    let began = Instant::now();
+    loop {
+        match bind(spec) {
+            Err(e) if e.is_in_use() && began.elapsed() < patience => std::thread::sleep(LOOK),
+            done => return done,
+        }
     }
 }
 

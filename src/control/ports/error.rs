@@ -42,7 +42,7 @@ impl BindError {
     }
 
     /// Somebody has the port.
-    fn is_in_use(&self) -> bool {
+    pub(super) fn is_in_use(&self) -> bool {
         matches!(&self.why, Why::System(e) if e.kind() == io::ErrorKind::AddrInUse)
     }
 
@@ -145,11 +145,6 @@ pub enum PortError {
 }
 
 impl PortError {
-    /// Somebody else has it.
-    pub fn is_in_use(&self) -> bool {
-        matches!(self, Self::Bind(e) if e.is_in_use())
-    }
-
     /// One line with cause and remedy, for a person.
     pub fn with_remedy(&self) -> String {
         match self {

@@ -92,6 +92,19 @@ impl Ports {
     /// # Errors
     /// [`PortError`]; nothing is bound or published then.
     pub fn add(&mut self, asked: Asked, plane: &Channel) -> Result<&Entry, PortError> {
+        self.add_within(asked, plane, Duration::ZERO)
+    }
+
+    /// As [`Self::add`], for the ports of the start: whoever takes the place of an instance that was killed is to have its
+    /// ports, though its kernel lets go of them a moment later.
+    ///
+    /// # Errors
+    /// As those of [`Self::add`].
+    pub fn add_at_start(&mut self, asked: Asked, plane: &Channel) -> Result<&Entry, PortError> {
+        self.add_within(asked, plane, bind::LINGER)
+    }
+
+    fn add_within(&mut self, asked: Asked, plane: &Channel, patience: Duration) -> Result<&Entry, PortError> {
         let mut spec = match &asked {
             Asked::Spec(spec) => spec.clone(),
             Asked::RootlessKit(spec) => {
@@ -107,7 +120,7 @@ impl Ports {
             return Err(PortError::Conflict(id));
         }
         limits::make_room(self.held + usize::from(spec.count))?;
-        let bind::Bound { first, sockets } = bind::bind(&spec)?;
+        let bind::Bound { first, sockets } = bind::bind_within(&spec, patience)?;
         let picked = spec.host != HostPorts::From(first);
         spec.host = HostPorts::From(first);
         spec.options = spec.options.or(self.defaults);

@@ -37,6 +37,35 @@ fn want_of_slots_is_told_and_cured() {
 }
 
 #[test]
+fn a_class_that_rests_lends_nothing_more_until_it_goes_on() {
+    let mut ring = ring();
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    ring.receive(ours.as_fd(), 1);
+    ring.submit().unwrap();
+    ring.rest(Class::Host, true);
+    // What is lent is filled, though each is given back at once.
+    let mut taken = 0;
+    loop {
+        theirs.write_all(b"x").unwrap();
+        let done = next(&mut ring);
+        if !done.more {
+            assert_eq!(done.result, Err(Errno::ENOBUFS));
+            break;
+        }
+        take(&mut ring, &done);
+        taken += 1;
+    }
+    assert_eq!(taken, 4);
+    ring.rest(Class::Host, false);
+    ring.receive(ours.as_fd(), 2);
+    let done = next(&mut ring);
+    assert_eq!((done.tag, take(&mut ring, &done)), (2, b"x".to_vec()));
+    ring.cancel_fd(ours.as_fd());
+    assert_eq!(next(&mut ring).result, Err(Errno::ECANCELED));
+    assert_all_back(&ring);
+}
+
+#[test]
 fn some_slots_stay_for_the_caller() {
     let arena = ArenaConfig { tap: 8, host: 64, small: 1, relay: 0, message: 64 };
     let mut ring: TestRing = Ring::new(RingConfig { arena, ..config() }).unwrap();

@@ -4,8 +4,9 @@
 use super::spans::Footprint;
 use super::tuning::{CHALLENGES_PER_SECOND, TcpLimits};
 use crate::buf::{BufId, Class};
-use crate::flow::Time;
+use crate::flow::{Bucket, Time};
 use crate::stack::{Action, Cx};
+use std::time::Duration;
 
 /// Buffers that hold data from the guest, by class. Host buffers do not occur.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,8 +55,7 @@ pub struct Pool {
     pub sending: Footprint,
     /// Connections whose host side is over.
     pub orphans: usize,
-    second: u64,
-    challenges: u32,
+    challenges: Bucket,
 }
 
 impl Pool {
@@ -66,8 +66,7 @@ impl Pool {
             held: Held::default(),
             sending: Footprint::default(),
             orphans: 0,
-            second: 0,
-            challenges: 0,
+            challenges: Bucket::new(CHALLENGES_PER_SECOND, Duration::from_secs(1)),
         }
     }
 
@@ -137,11 +136,6 @@ impl Pool {
 
     /// True when a challenge acknowledgement may go out.
     pub fn challenge(&mut self, now: Time) -> bool {
-        let second = now.as_millis() / 1000;
-        if second != self.second {
-            (self.second, self.challenges) = (second, 0);
-        }
-        self.challenges += 1;
-        self.challenges <= CHALLENGES_PER_SECOND
+        self.challenges.pass(now)
     }
 }

@@ -2,21 +2,16 @@
 
 use super::*;
 use crate::flow::Limit;
-use crate::wire::Tcp;
 use crate::wire::tcp::{self, Flags, Options};
+use crate::wire::{Payload, Tcp};
 
 fn syn(port: u16) -> Vec<u8> {
+    segment(port, Flags::SYN, 1, 0)
+}
+
+fn segment(port: u16, flags: Flags, seq: u32, ack: u32) -> Vec<u8> {
     let options = Options::default();
-    let tcp = Tcp {
-        src_port: port,
-        dst_port: 80,
-        seq: 1,
-        ack: 0,
-        flags: Flags::SYN,
-        window: 1,
-        urgent: 0,
-        options,
-    };
+    let tcp = Tcp { src_port: port, dst_port: 80, seq, ack, flags, window: 1, urgent: 0, options };
     let (src, dst) = (addr("10.0.2.100"), addr("198.51.100.2"));
     let ip = IpOut { src, dst, protocol: 6, ttl: 64, tos: 0, id: 0, dont_fragment: true };
     tcp::head(GUEST, [0x52, 0x55, 10, 0, 2, 2], &ip, &tcp, 0).0.to_vec()
@@ -111,6 +106,33 @@ fn who_is_never_answered_dials_at_a_bounded_rate() {
     assert_eq!((201..=300).filter(|port| opened(&mut w, syn(*port))).count(), 0);
     w.pass(Duration::from_secs(1));
     assert_eq!((301..=400).filter(|port| opened(&mut w, syn(*port))).count(), 25);
+}
+
+#[test]
+fn who_is_answered_opens_as_many_as_it_likes() {
+    // More of each kind than may be without an answer; nothing of it takes any time.
+    let many = 1..=3000u16;
+    let mut w = World::new();
+    let resolvers = Resolvers { servers: vec![at("198.51.100.53:53")], ..Resolvers::default() };
+    w.stack = Stack::new(Network::default(), resolvers, Limits::default(), [7; 32]);
+    w.frame(&echo_frame("10.0.2.100", "10.0.2.2", 64, (1, 1), b"x"));
+    for port in many.clone() {
+        let flow = opened(&w.batch(&[syn(port)]));
+        let mut done = w.event(flow, HostEvent::Connected);
+        done.extend(w.end_batch());
+        let Net::Ip(_, Payload::Tcp(answer, _)) = only(&done).1.net else { panic!("{done:?}") };
+        w.batch(&[segment(port, Flags::ACK, 2, answer.seq.wrapping_add(1))]);
+    }
+    for id in many.clone() {
+        let flow = opened(&w.batch(&[echo_frame("10.0.2.100", "198.51.100.2", 64, (id, 1), b"x")]));
+        w.echo_reply(flow, "198.51.100.2", 1, b"x");
+    }
+    for port in many {
+        let question = udp_frame(&format!("10.0.2.100:{port}"), "10.0.2.3:53", &[0; 17]);
+        let flow = opened(&w.batch(&[question]));
+        w.datagrams(flow, "198.51.100.53:53", &[0; 17], None);
+    }
+    assert_eq!(times(&w, Limit::Unanswered), 0);
 }
 
 #[test]
