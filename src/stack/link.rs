@@ -167,4 +167,19 @@ mod tests {
         assert_eq!(link.lookup("10.0.2.100".parse().unwrap()), None);
         assert_eq!(link.lookup("224.0.0.1".parse().unwrap()), None);
     }
+
+    #[test]
+    fn packets_of_ever_new_neighbours_are_remembered_at_a_bounded_rate() {
+        let mut link = Link::new(&Network::default());
+        let neighbour = |i: u32| IpAddr::V4(Ipv4Addr::from(0x0a01_0000 + i));
+        for i in 0..5000 {
+            link.heard(Time::ZERO, neighbour(i), [2, 0, 0, 0, 0, 1]);
+        }
+        // What the table holds, and then a second's worth of strangers.
+        let last = MAX_NEIGHBOURS as u32 + STRANGERS - 1;
+        assert!(link.lookup(neighbour(last)).is_some() && link.lookup(neighbour(last + 1)).is_none());
+        // Whoever is in it may have another MAC.
+        link.heard(Time::ZERO, neighbour(last), [2, 0, 0, 0, 0, 9]);
+        assert_eq!(link.lookup(neighbour(last)), Some([2, 0, 0, 0, 0, 9]));
+    }
 }

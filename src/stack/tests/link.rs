@@ -271,3 +271,25 @@ fn of_a_storm_of_strangers_few_are_answered_and_whoever_is_known_is() {
     w.pass(Duration::from_millis(10));
     assert_eq!((5000..5100).map(|i| answered(&mut w, &ask(i))).sum::<usize>(), 10);
 }
+
+#[test]
+fn so_it_is_with_a_storm_of_solicitations() {
+    let mut w = World::new();
+    let ask = |w: &mut World, i: u32| {
+        let m = solicitation("fd00::2", &SOURCE);
+        frames(&w.frame(&icmp_frame(
+            &format!("fd00::{:x}:{:x}", 1 + (i >> 16), i & 0xffff),
+            "ff02::1:ff00:2",
+            255,
+            &m,
+        )))
+        .len()
+    };
+    assert_eq!(ask(&mut w, 100), 1);
+    assert_eq!(
+        ((1000..6000).map(|i| ask(&mut w, i)).sum::<usize>(), w.dropped(DropReason::NoRoom)),
+        (999, 4001)
+    );
+    // Known by the address and the MAC that the frame came from.
+    assert_eq!(ask(&mut w, 100), 1);
+}
