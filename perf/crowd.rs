@@ -1,4 +1,5 @@
-//! What many idle connections cost: memory, wake-ups, and the throughput and latency of the others.
+//! What many idle connections cost: memory, wake-ups, and the throughput and latency of the others; and what it costs the
+//! others that somebody watches the idle ones.
 //!
 //! Two programs of their own hold the ends, so that each stays below the descriptor limit: a client in the place, which
 //! dials one connection after the other and hears one byte echoed on each, and a server that keeps what it accepted.
@@ -10,7 +11,7 @@ use crate::latency::{self, connect, exchange};
 use crate::report::Report;
 use crate::tcp;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use ringtap::bench::cost::{contender, pss, switches};
+use ringtap::bench::cost::{self, contender, pss, switches};
 use ringtap::bench::iperf3::transfer;
 use ringtap::lab::contender::Contender;
 use ringtap::lab::{Guest, Place, Running, Server, addr};
@@ -42,7 +43,12 @@ pub fn row(of: &str, idle: usize) -> String {
     of.replace("beside idle", &format!("beside {idle} idle"))
 }
 
-/// Takes each figure once with the idle connections and once without.
+/// The name of the same row while the flows are watched.
+pub fn watched(of: &str, idle: usize) -> String {
+    of.replace("beside idle connections", &format!("beside {idle} idle connections that are watched"))
+}
+
+/// Takes each figure without idle connections, with them, and with them watched.
 pub fn measure(bench: &Bench, report: &mut Report, round: u32) -> Result<(), Box<dyn Error>> {
     if !bench.asked("ringtap") {
         return Ok(());
@@ -58,11 +64,21 @@ pub fn measure(bench: &Bench, report: &mut Report, round: u32) -> Result<(), Box
     if round.is_multiple_of(2) {
         turns.reverse();
     }
-    for idle in turns {
-        let crowd = if idle > 0 { Some(Crowd::open(bench, &guest, place, idle)?) } else { None };
+    let bulk = |report: &mut Report, name: &dyn Fn(&str) -> String| -> Result<(), Box<dyn Error>> {
         for (options, (of, _)) in [&[][..], &["-R"][..]].into_iter().zip(ROWS) {
             let bits = transfer(place, &addr::SERVER_V4.to_string(), bench.options.seconds, 1, options)?;
-            report.add(&row(of, idle), "ringtap", bits.rate / 1e9);
+            report.add(&name(of), "ringtap", bits.rate / 1e9);
+        }
+        Ok(())
+    };
+    for idle in turns {
+        let crowd = if idle > 0 { Some(Crowd::open(bench, &guest, place, idle)?) } else { None };
+        // Either first in turn, in pairs of rounds that the order above does not follow. Connections are not made while
+        // somebody watches: with those before and the idle ones they would be more than the guest has ports.
+        for looks in [round % 4 < 2, round % 4 >= 2].into_iter().filter(|looks| idle > 0 || !looks) {
+            let watcher = if looks { Some(watch(bench)?) } else { None };
+            bulk(report, &|of| if looks { watched(of, idle) } else { row(of, idle) })?;
+            drop(watcher);
         }
         let time = Duration::from_secs(bench.options.seconds.into());
         let seen = exchange(place, echo, time)?;
@@ -74,6 +90,19 @@ pub fn measure(bench: &Bench, report: &mut Report, round: u32) -> Result<(), Box
         }
     }
     Ok(())
+}
+
+/// Somebody who looks at all flows once a second, and is shown as many as a terminal has lines for.
+fn watch(bench: &Bench) -> Result<Running, Box<dyn Error>> {
+    let program = bench.ringtap.to_str().ok_or("the path of ringtap is not UTF-8")?;
+    let mut command = bench.lab.host().command_as_user(program)?;
+    let watcher = bench
+        .lab
+        .host()
+        .spawn(command.args(["flows", "--watch", "1", "--limit", "50"]).stdout(Stdio::null()))?;
+    // The first looks are told everything.
+    std::thread::sleep(Duration::from_secs(3));
+    Ok(watcher)
 }
 
 /// Memory of each idle connection, and what wakes the processes while all sit still.
@@ -98,6 +127,14 @@ pub fn still(bench: &Bench, report: &mut Report) -> Result<(), Box<dyn Error>> {
     std::thread::sleep(WATCH);
     let what = format!("wake-ups in {} s with {idle} idle connections", WATCH.as_secs());
     report.add(&what, "ringtap", (switches(&contender(&guest))? - count) as f64);
+    let watcher = watch(bench)?;
+    let used = || cost::cpu(&guest) + cost::cpu_of(watcher.pid()).unwrap_or_default();
+    let before = used();
+    std::thread::sleep(WATCH);
+    let what = format!("CPU of a look at {idle} idle connections each second, watcher included, ms");
+    let each = (used() - before) / WATCH.as_secs_f64() * 1e3;
+    report.add(&what, "ringtap", each);
+    drop(watcher);
     crowd.close(&guest)
 }
 

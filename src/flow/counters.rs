@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 /// What one flow has carried. Bytes are payload, without any header.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FlowCounters {
     /// Payload bytes from the guest towards the host.
     pub bytes_up: u64,

@@ -73,6 +73,9 @@ pub enum ToPlane {
     Flows {
         /// Where it begins; 0 is the first.
         from: u64,
+        /// The number of a look before ([`FlowPage::at`]): flows that rest since are not told in full. 0 is for whoever
+        /// has not looked yet and will look again; `None` for whoever will not.
+        since: Option<u64>,
     },
     /// Answer with [`FromPlane::Flow`].
     Flow {

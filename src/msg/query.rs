@@ -14,6 +14,10 @@ pub const PAGE: usize = 512;
 /// Most flows in one message: each takes about 250 bytes at most, and [`super::MAX_MESSAGE`] is 128 KiB. The plane makes
 /// such a page in about a millisecond, and sees to its traffic before the next one.
 pub const FLOW_PAGE: usize = 256;
+/// Most runs of resting flows in one message: each takes 20 bytes at most.
+pub const RUNS_PAGE: usize = 1024;
+/// Most flows that are looked at for one message: a resting one takes the plane a quarter of a microsecond.
+pub const WALK_PAGE: usize = 4096;
 
 /// What a flow carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +63,8 @@ pub enum Gear {
 pub struct FlowRecord {
     /// Its name within the plane, for as long as it lives.
     pub id: String,
+    /// Where a page begins with it: its kind above 32 bits of its slot.
+    pub place: u64,
     /// What it carries.
     pub protocol: Protocol,
     /// Which way it takes.
@@ -106,6 +112,11 @@ pub struct FlowRecord {
 pub struct FlowPage {
     /// At most [`FLOW_PAGE`] of them.
     pub flows: Vec<FlowRecord>,
+    /// At most [`RUNS_PAGE`] runs of flows that are as they were told since the look that was named: the first place of
+    /// each, and how many there are.
+    pub still: Vec<(u64, u64)>,
+    /// The number of this page. That of a look is the number of its first page.
+    pub at: u64,
     /// Where the next page begins; `None` after the last.
     pub next: Option<u64>,
 }
@@ -168,6 +179,7 @@ mod tests {
         let end: SocketAddr = "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535".parse().unwrap();
         let record = FlowRecord {
             id: "injected:4294967295.4194303".into(),
+            place: u64::MAX,
             protocol: Protocol::Tcp,
             path: Path::Injected,
             gears: Some([Gear::SpliceCall; 2]),
@@ -189,7 +201,12 @@ mod tests {
             buffered_up: u64::MAX,
             buffered_down: u64::MAX,
         };
-        let page = FromPlane::Flows(FlowPage { flows: vec![record; FLOW_PAGE], next: Some(u64::MAX) });
+        let page = FromPlane::Flows(FlowPage {
+            flows: vec![record; FLOW_PAGE],
+            still: vec![(u64::MAX, u64::MAX); RUNS_PAGE],
+            at: u64::MAX,
+            next: Some(u64::MAX),
+        });
         let (ours, theirs) = Channel::pair().unwrap();
         ours.send(&page, &[]).unwrap();
         assert_eq!(theirs.recv::<FromPlane>().unwrap().0, page);

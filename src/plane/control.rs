@@ -1,6 +1,6 @@
 //! What control says to a running plane, and the answers.
 
-use super::queries;
+use super::queries::{self, Tables};
 use super::shard::{End, Shard};
 use crate::config::Via;
 use crate::msg::{Channel, FromPlane, MsgError, ToPlane};
@@ -19,9 +19,11 @@ impl Shard {
                     let counters = self.counters();
                     answer(&self.channel, &FromPlane::Counters(Box::new(counters)));
                 }
-                Ok(Some((ToPlane::Flows { from }, _))) => {
-                    let flows =
-                        queries::flows(stack, &self.sockets, &self.tap_ports, &self.relay_ports, now, from);
+                Ok(Some((ToPlane::Flows { from, since }, _))) => {
+                    let (sockets, tap_ports, relay_ports) =
+                        (&self.sockets, &self.tap_ports, &self.relay_ports);
+                    let tables = Tables { stack, sockets, tap_ports, relay_ports };
+                    let flows = queries::flows(&tables, &mut self.watch, now, from, since);
                     answer(channel, &FromPlane::Flows(flows));
                 }
                 Ok(Some((ToPlane::Flow { id }, _))) => {

@@ -30,6 +30,7 @@ mod streams;
 mod tag;
 mod tally;
 mod tap_ports;
+mod watch;
 
 use crate::config::SandboxMode;
 use crate::msg::{Channel, FromPlane, MsgError, Start, ToPlane};

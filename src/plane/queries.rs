@@ -1,15 +1,17 @@
 //! Flows as control asks for them: pages in the order of their places, so that nothing is held between two pages.
 //!
 //! A flow keeps its place (its kind and its slot) for as long as it lives. A page begins at a place without a walk over
-//! those before, and what it says of a flow's sockets costs two system calls: [`FLOW_PAGE`] flows have taken a debug
-//! build 1.2 ms. The plane makes one page at a time and sees to its traffic between them.
+//! those before, and what it says of a flow's sockets costs two system calls: a page of flows has taken a debug
+//! build 1.2 ms. The plane makes one page at a time and sees to its traffic between them. Of flows that rest while somebody
+//! watches, a page says less ([`super::watch`]).
 
 use super::relay_ports::RelayPorts;
 use super::sockets::Sockets;
 use super::tap_ports::TapPorts;
+use super::watch::{Seen, Watch, print};
 use crate::config::PortId;
 use crate::flow::{FlowId, FlowInfo, Kind, Time};
-use crate::msg::query::{FLOW_PAGE, Gear, PAGE, Path, Protocol};
+use crate::msg::query::{Gear, PAGE, Path, Protocol};
 use crate::msg::{FlowPage, FlowRecord, PortPage};
 use crate::relay;
 use crate::ring::sockopt::tcp_info;
@@ -21,21 +23,59 @@ use std::os::fd::BorrowedFd;
 /// Kinds of the stack's flows, in the order of their places.
 const KINDS: [Kind; 5] = [Kind::Tcp, Kind::Udp, Kind::Ping, Kind::Dns, Kind::Inbound];
 
-/// The page that begins at place `from`.
-pub fn flows(
-    stack: &Stack,
-    sockets: &Sockets,
-    tap_ports: &TapPorts,
-    relays: &RelayPorts,
-    now: Time,
-    from: u64,
-) -> FlowPage {
+/// Where flows are looked for.
+pub struct Tables<'a> {
+    pub stack: &'a Stack,
+    pub sockets: &'a Sockets,
+    pub tap_ports: &'a TapPorts,
+    pub relay_ports: &'a RelayPorts,
+}
+
+/// A flow of the stack's.
+struct OfStack<'a>(&'a Tables<'a>, FlowInfo, Time);
+
+impl Seen for OfStack<'_> {
+    fn print(&self) -> u64 {
+        print(self.1)
+    }
+
+    fn record(self) -> FlowRecord {
+        let Tables { stack, sockets, tap_ports, .. } = self.0;
+        of_stack(stack, sockets, tap_ports, &self.1, self.2)
+    }
+}
+
+/// One of either.
+enum Either<S, R> {
+    Stack(S),
+    Relay(R),
+}
+
+impl<S: Seen, R: Seen> Seen for Either<S, R> {
+    fn print(&self) -> u64 {
+        match self {
+            Self::Stack(flow) => flow.print(),
+            Self::Relay(flow) => flow.print(),
+        }
+    }
+
+    fn record(self) -> FlowRecord {
+        match self {
+            Self::Stack(flow) => flow.record(),
+            Self::Relay(flow) => flow.record(),
+        }
+    }
+}
+
+/// The page that begins at place `from`; see [`Watch::page`] for `since`.
+pub fn flows(tables: &Tables<'_>, watch: &mut Watch, now: Time, from: u64, since: Option<u64>) -> FlowPage {
     let stacks = KINDS.into_iter().filter(|kind| *kind as u64 >= from >> 32).flat_map(|kind| {
         let index = if kind as u64 == from >> 32 { from & 0xffff_ffff } else { 0 };
-        stack.flows_from(kind, usize::try_from(index).unwrap_or(usize::MAX))
+        tables.stack.flows_from(kind, usize::try_from(index).unwrap_or(usize::MAX))
     });
-    let stacks = stacks.map(|f| (place(f.id), of_stack(stack, sockets, tap_ports, &f, now)));
-    page(stacks.chain(relays.flows(now, from)))
+    let stacks = stacks.map(|f| (place(f.id), Either::Stack(OfStack(tables, f, now))));
+    let relays = tables.relay_ports.flows(now, from).map(|(place, flow)| (place, Either::Relay(flow)));
+    watch.page(now, since, stacks.chain(relays))
 }
 
 /// A flow of the stack's, with what is known of its socket.
@@ -103,12 +143,6 @@ pub fn merge(a: PortPage, b: PortPage) -> PortPage {
     PortPage { ports, next }
 }
 
-/// Records with their places, in the order of these.
-fn page(mut rest: impl Iterator<Item = (u64, FlowRecord)>) -> FlowPage {
-    let flows = rest.by_ref().take(FLOW_PAGE).map(|(_, record)| record).collect();
-    FlowPage { flows, next: rest.next().map(|(place, _)| place) }
-}
-
 /// Kind, then slot: no more than 35 bits, which JSON's numbers keep.
 fn place(id: FlowId) -> u64 {
     ((id.kind() as u64) << 32) | id.index() as u64
@@ -118,6 +152,7 @@ fn record(f: &FlowInfo, now: Time, port: Option<PortId>) -> FlowRecord {
     let c = &f.counters;
     FlowRecord {
         id: format!("{:?}", f.id).to_lowercase(),
+        place: place(f.id),
         protocol: match f.id.kind() {
             Kind::Tcp | Kind::Relay => Protocol::Tcp,
             Kind::Udp | Kind::Inbound => Protocol::Udp,
@@ -148,47 +183,4 @@ fn record(f: &FlowInfo, now: Time, port: Option<PortId>) -> FlowRecord {
 
 pub(super) fn millis(t: std::time::Duration) -> u64 {
     u64::try_from(t.as_millis()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::flow::{FlowCounters, Table};
-
-    #[test]
-    fn every_flow_is_on_one_page_even_if_others_end_meanwhile() {
-        let mut tables = [Table::new(Kind::Tcp), Table::new(Kind::Udp)];
-        let mut ids = Vec::new();
-        for table in &mut tables {
-            ids.extend((0..FLOW_PAGE).map(|_| table.insert_with(|id| id)));
-        }
-        let info = |id| FlowInfo {
-            id,
-            guest: "10.0.2.100:1".parse().unwrap(),
-            remote: None,
-            host: None,
-            state: "open",
-            opened: Time::ZERO,
-            counters: FlowCounters::default(),
-            rtt: None,
-            queued_up: 0,
-            queued_down: 0,
-            memory: 0,
-        };
-        let ask = |tables: &[Table<FlowId>; 2], from| {
-            let ids = tables.iter().flat_map(|t| t.iter()).map(|(id, _)| id).filter(|id| place(*id) >= from);
-            page(ids.map(|id| (place(id), record(&info(id), Time::ZERO, None))))
-        };
-        let first = ask(&tables, 0);
-        assert_eq!(first.flows.len(), FLOW_PAGE);
-        // The flow at which the next page begins ends; so does one that was seen.
-        tables[1].remove(ids[FLOW_PAGE]);
-        tables[0].remove(ids[3]);
-        let second = ask(&tables, first.next.unwrap());
-        assert_eq!((second.flows.len(), second.next), (FLOW_PAGE - 1, None));
-        let name = |id: FlowId| format!("{id:?}").to_lowercase();
-        let seen: Vec<_> = first.flows.iter().chain(&second.flows).map(|f| f.id.clone()).collect();
-        let expected: Vec<_> = ids.iter().filter(|id| **id != ids[FLOW_PAGE]).map(|id| name(*id)).collect();
-        assert_eq!(seen, expected);
-    }
 }

@@ -57,7 +57,7 @@ struct Door {
 }
 
 /// What exists once there is a port.
-struct Relays {
+pub(super) struct Relays {
     tcp: TcpRelays<Tag>,
     udp: UdpRelays<Tag>,
     /// By the listener's number.

@@ -24,6 +24,7 @@ use super::sockets::Sockets;
 use super::tag::Tag;
 use super::tally::Times;
 use super::tap_ports::TapPorts;
+use super::watch::Watch;
 use crate::flow::{FlowId, Time};
 use crate::msg::Channel;
 use crate::ring::{Completion, Data, Ring};
@@ -79,6 +80,8 @@ pub struct Shard {
     /// When to give memory back; `None` once that is done.
     trim_at: Option<Time>,
     crowd: Crowd,
+    /// What those who watch the flows know.
+    pub(super) watch: Watch,
     origin: Instant,
 }
 
@@ -149,6 +152,7 @@ impl Shard {
             times: Times::default(),
             trim_at: None,
             crowd: Crowd::default(),
+            watch: Watch::default(),
             origin: Instant::now(),
         }
     }
@@ -199,6 +203,7 @@ impl Shard {
                 self.trim_at = None;
                 self.ring.trim();
                 self.relay_ports.trim();
+                self.watch.forget();
             }
         }
     }

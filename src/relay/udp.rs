@@ -131,7 +131,7 @@ pub struct Counters {
 }
 
 /// A live mapping, for queries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Info {
     /// Its name.
     pub id: FlowId,

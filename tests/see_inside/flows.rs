@@ -4,9 +4,10 @@ use crate::common::{ECHO, HOST, PATIENCE, SERVER, World, sh};
 use crate::{carry, eventually, fails, json, pair, ringtap};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::Value;
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
@@ -193,4 +194,50 @@ fn more_flows_than_a_page_holds_are_each_listed_once() {
     let looks = ringtap(&world, &["flows", "--watch", "0.1", "--count", "2", "--json", "--limit", "3"]);
     let looks: Vec<Value> = looks.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert!(looks.len() == 2 && looks.iter().all(|l| l["flows"].as_array().unwrap().len() == 3), "{looks:?}");
+}
+
+#[test]
+fn who_watches_sees_what_moves_what_rests_and_what_is_gone() {
+    const COUNT: usize = 300;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    let world = World::new();
+    let guest = world.guest();
+    let mut streams: Vec<_> =
+        (0..COUNT).map(|_| guest.place().tcp_connect((SERVER[0], ECHO)).unwrap()).collect();
+    eventually("all stand", || json(&world, &["flows", "--state", "established"]).len() == COUNT);
+    let ends: Vec<_> = streams.iter().map(|s| s.local_addr().unwrap().to_string()).collect();
+    let looks = std::thread::scope(|scope| {
+        let watcher =
+            scope.spawn(|| ringtap(&world, &["flows", "--watch", "0.25", "--count", "10", "--json"]));
+        // Some looks at rest, then one connection moves and another ends.
+        std::thread::sleep(Duration::from_secs(1));
+        let mover = &mut streams[7];
+        mover.set_read_timeout(Some(PATIENCE)).unwrap();
+        mover.write_all(&[7; 1000]).unwrap();
+        mover.read_exact(&mut [0; 1000]).unwrap();
+        drop(streams.remove(9));
+        watcher.join().unwrap()
+    });
+    let looks: Vec<Value> = looks.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let of = |look: usize, end: &str| {
+        let flows = looks[look]["flows"].as_array().unwrap();
+        flows.iter().find(|f| f["guest"] == end && f["state"] == "established").cloned()
+    };
+    for (nth, end) in ends.iter().enumerate() {
+        let first = of(0, end).unwrap();
+        assert_eq!(first["bytesUp"], 0, "{nth}: {first}");
+        let Some(last) = of(9, end) else {
+            assert_eq!(nth, 9, "is gone");
+            continue;
+        };
+        let carried = if nth == 7 { 1000 } else { 0 };
+        assert_eq!((&last["bytesUp"], &last["bytesDown"]), (&carried.into(), &carried.into()), "{nth}");
+        assert_eq!((&last["rateUp"], &last["id"]), (&0.into(), &first["id"]), "{nth}: {last}");
+        // Nine looks a quarter of a second apart.
+        let age = |flow: &Value| flow["ageMs"].as_u64().unwrap();
+        assert!(age(&last) >= age(&first) + 2000, "{nth}: {first} {last}");
+    }
+    assert!(of(9, &ends[9]).is_none(), "ended, and still shown");
+    assert!((1..10).any(|look| of(look, &ends[7]).unwrap()["rateUp"].as_u64() > Some(0)), "no rate seen");
 }

@@ -145,15 +145,15 @@ pub struct FilterArgs {
 }
 
 impl FilterArgs {
-    /// Those that are wanted, as they are wanted.
-    pub fn apply(&self, mut rows: Vec<Row>) -> Vec<Row> {
-        rows.retain(|row| self.wants(row));
-        rows.sort_by(|a, b| self.sort.compare(a, b));
+    /// Where those are that are wanted, in the order that is wanted.
+    pub fn apply(&self, rows: &[Row]) -> Vec<usize> {
+        let mut wanted: Vec<_> = (0..rows.len()).filter(|n| self.wants(&rows[*n])).collect();
+        wanted.sort_by(|a, b| self.sort.compare(&rows[*a], &rows[*b]));
         if self.reverse {
-            rows.reverse();
+            wanted.reverse();
         }
-        rows.truncate(self.limit.unwrap_or(usize::MAX));
-        rows
+        wanted.truncate(self.limit.unwrap_or(usize::MAX));
+        wanted
     }
 
     /// Whether a flow is wanted.
@@ -166,13 +166,12 @@ impl FilterArgs {
             Protocol::Icmp => ProtoArg::Icmp,
             Protocol::Dns => ProtoArg::Dns,
         };
-        let way = row.way();
         let on = |path: &PathArg| match path {
-            PathArg::Tap => way == "tap",
-            PathArg::Relay => way.starts_with("relay"),
-            PathArg::Copy => way == "relay copy",
-            PathArg::Splice => way == "relay splice",
-            PathArg::Injected => way == "injected",
+            PathArg::Tap => row.way() == "tap",
+            PathArg::Relay => row.way().starts_with("relay"),
+            PathArg::Copy => row.way() == "relay copy",
+            PathArg::Splice => row.way() == "relay splice",
+            PathArg::Injected => row.way() == "injected",
         };
         (self.proto.is_empty() || self.proto.contains(&proto))
             && (self.path.is_empty() || self.path.iter().any(on))
@@ -192,6 +191,7 @@ pub(crate) mod tests {
     pub fn row(id: &str, guest: &str, host: &str, bytes: u64) -> Row {
         let flow = FlowRecord {
             id: id.to_owned(),
+            place: 0,
             protocol: Protocol::Tcp,
             path: Path::Tap,
             gears: None,
@@ -225,7 +225,7 @@ pub(crate) mod tests {
         dns.flow.protocol = Protocol::Dns;
         let rows = vec![row("tcp:0.0", "10.0.2.100:4000", "198.51.100.2:80", 1), dns, relay];
         let kept = |filter: FilterArgs| {
-            filter.apply(rows.clone()).into_iter().map(|r| r.flow.id).collect::<Vec<_>>().join(" ")
+            filter.apply(&rows).into_iter().map(|n| rows[n].flow.id.clone()).collect::<Vec<_>>().join(" ")
         };
         let any = FilterArgs::default;
         assert_eq!(kept(any()), "tcp:0.0 dns:0.0 relay:0.0");

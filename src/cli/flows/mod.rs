@@ -13,7 +13,9 @@ use super::table::{age, bytes, micros, or_dash, table};
 use super::watch::{Every, show};
 use clap::Args;
 use filter::FilterArgs;
+use ratatui::crossterm;
 use sample::{Row, Sampler};
+use std::io::IsTerminal;
 use std::time::Duration;
 
 /// Between the two looks of a single listing.
@@ -43,11 +45,13 @@ impl FlowsArgs {
         sampler.look()?;
         for period in self.every.looks() {
             std::thread::sleep(period.unwrap_or(GLANCE));
-            let rows = self.filter.apply(sampler.look()?);
+            let all = sampler.look()?;
+            let rows: Vec<_> = self.filter.apply(all).into_iter().map(|n| &all[n]).collect();
             let text = match (self.json, period) {
                 (true, None) => lines(&rows)?,
                 (true, Some(_)) => whole(&rows)?,
-                (false, _) => listing(&rows),
+                (false, None) => listing(&rows),
+                (false, Some(_)) => screenful(&rows, screen()),
             };
             if !show(&text, period.is_some() && !self.json) {
                 break;
@@ -57,11 +61,11 @@ impl FlowsArgs {
     }
 }
 
-fn lines(rows: &[Row]) -> Result<String, ClientError> {
+fn lines(rows: &[&Row]) -> Result<String, ClientError> {
     rows.iter().map(|row| Ok(serde_json::to_string(row).map_err(ClientError::answer)? + "\n")).collect()
 }
 
-fn whole(rows: &[Row]) -> Result<String, ClientError> {
+fn whole(rows: &[&Row]) -> Result<String, ClientError> {
     Ok(serde_json::to_string(&serde_json::json!({ "flows": rows })).map_err(ClientError::answer)? + "\n")
 }
 
@@ -82,7 +86,7 @@ pub fn cells(row: &Row) -> [String; 14] {
     [
         f.id.clone(),
         protocol,
-        row.way(),
+        row.way().to_owned(),
         f.state.clone(),
         f.guest.to_string(),
         or_dash(f.local),
@@ -97,6 +101,45 @@ pub fn cells(row: &Row) -> [String; 14] {
     ]
 }
 
-fn listing(rows: &[Row]) -> String {
-    table(std::iter::once(HEAD.map(str::to_owned)).chain(rows.iter().map(cells)))
+fn listing(rows: &[&Row]) -> String {
+    table(std::iter::once(HEAD.map(str::to_owned)).chain(rows.iter().map(|row| cells(row))))
+}
+
+/// Lines of the terminal that is written to, if it is one.
+fn screen() -> Option<usize> {
+    let (_, lines) = std::io::stdout().is_terminal().then(crossterm::terminal::size)?.ok()?;
+    Some(lines.into())
+}
+
+/// What would scroll away unseen is not made.
+fn screenful(rows: &[&Row], lines: Option<usize>) -> String {
+    // The heads of the columns, the line that says how many more, and the one where the cursor stands.
+    let room = lines.map_or(usize::MAX, |lines| lines.saturating_sub(3).max(1));
+    let mut text = listing(&rows[..rows.len().min(room)]);
+    if rows.len() > room {
+        let more = rows.len() - room;
+        text += &format!("and {more} more: --sort and --limit choose, ringtap top scrolls\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_gets_what_it_has_lines_for_and_anything_else_gets_all() {
+        let rows: Vec<_> = (0..30)
+            .map(|n| filter::tests::row(&format!("tcp:{n}.0"), "10.0.2.100:1", "192.0.2.1:2", n))
+            .collect();
+        let rows: Vec<_> = rows.iter().collect();
+        let cut = screenful(&rows, Some(24));
+        // One line is left for the cursor.
+        assert_eq!(cut.lines().count(), 23);
+        assert!(cut.contains("tcp:20.0") && !cut.contains("tcp:21.0"), "{cut}");
+        assert!(cut.ends_with("and 9 more: --sort and --limit choose, ringtap top scrolls\n"), "{cut}");
+        assert_eq!(screenful(&rows, None), listing(&rows));
+        assert_eq!(screenful(&rows[..21], Some(24)), listing(&rows[..21]));
+        assert!(screenful(&rows, Some(0)).contains("and 29 more"));
+    }
 }

@@ -45,7 +45,7 @@ impl TopArgs {
         let mut sampler = Sampler::new(self.instance.find()?);
         let instance: InstanceView = sampler.client().get("/ringtap/v1/instance")?;
         let mut screen = Screen::new(instance, self.filter);
-        screen.show(sampler.look()?, stats(&sampler)?);
+        screen.show(sampler.look()?.to_vec(), stats(&sampler)?);
         let failed = |source| ClientError::Io { path: "the terminal".to_owned(), source };
         let mut terminal = ratatui::try_init().map_err(failed)?;
         let outcome = live(&mut terminal, &mut sampler, &mut screen, self.every);
@@ -88,7 +88,7 @@ fn live(
         }
         due = Instant::now() + every;
         if !screen.paused() {
-            screen.show(sampler.look()?, stats(sampler)?);
+            screen.show(sampler.look()?.to_vec(), stats(sampler)?);
         }
     }
 }

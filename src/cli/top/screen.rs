@@ -21,8 +21,8 @@ pub struct Screen {
     filter: FilterArgs,
     /// All flows of the last look.
     all: Vec<Row>,
-    /// Those that are shown.
-    rows: Vec<Row>,
+    /// Where those are that are shown.
+    rows: Vec<usize>,
     stats: Option<StatsView>,
     /// Frames a second from the guest and to it.
     frames: [u64; 2],
@@ -64,7 +64,7 @@ impl Screen {
     }
 
     fn arrange(&mut self) {
-        self.rows = self.filter.apply(self.all.clone());
+        self.rows = self.filter.apply(&self.all);
     }
 
     /// Sorts by the next key.
@@ -91,19 +91,19 @@ impl Screen {
 
     fn at(&self) -> Option<usize> {
         let marked = self.marked.as_ref()?;
-        self.rows.iter().position(|row| row.flow.id == *marked)
+        self.rows.iter().position(|n| self.all[*n].flow.id == *marked)
     }
 
     /// Marks a flow further down; the first time, the first one.
     pub fn move_by(&mut self, lines: isize) {
         let last = self.rows.len().saturating_sub(1);
         let at = self.at().map_or(0, |at| at.saturating_add_signed(lines).min(last));
-        self.marked = self.rows.get(at).map(|row| row.flow.id.clone());
+        self.marked = self.rows.get(at).map(|n| self.all[*n].flow.id.clone());
     }
 
     /// The flow that is marked, or else the first.
     pub fn selected(&self) -> Option<String> {
-        self.rows.get(self.at().unwrap_or(0)).map(|row| row.flow.id.clone())
+        self.rows.get(self.at().unwrap_or(0)).map(|n| self.all[*n].flow.id.clone())
     }
 
     /// Shows the way of a flow.
@@ -173,7 +173,7 @@ impl Screen {
         let room = usize::from(area.height).saturating_sub(1).max(1);
         let at = self.at();
         let first = at.map_or(0, |at| (at + 1).saturating_sub(room));
-        let seen: Vec<_> = self.rows.iter().skip(first).take(room).map(cells).collect();
+        let seen: Vec<_> = self.rows.iter().skip(first).take(room).map(|n| cells(&self.all[*n])).collect();
         let width = |n: usize| {
             let longest = seen.iter().map(|c| c[n].len()).max().unwrap_or(0).max(HEAD[n].len());
             Constraint::Length(u16::try_from(longest).unwrap_or(u16::MAX))

@@ -67,9 +67,10 @@ pub struct Api {
 #[derive(Debug)]
 enum Question {
     Counters,
-    /// The page that begins there.
+    /// The page that begins there, without what rests since that look.
     Flows {
         from: u64,
+        since: Option<u64>,
     },
     /// What is known of one flow.
     Flow {
@@ -169,7 +170,7 @@ impl Api {
     fn ask(&mut self, question: Question, reply: oneshot::Sender<Response>, plane: &Channel) {
         let message = match &question {
             Question::Counters => ToPlane::Counters,
-            Question::Flows { from } => ToPlane::Flows { from: *from },
+            Question::Flows { from, since } => ToPlane::Flows { from: *from, since: *since },
             Question::Flow { id } => ToPlane::Flow { id: id.clone() },
             Question::Stats | Question::Metrics(None, _) => ToPlane::Stats,
             Question::Ports(so_far) | Question::Metrics(Some(_), so_far) => {

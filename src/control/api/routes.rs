@@ -43,10 +43,14 @@ pub(super) fn answer(api: &mut Api, request: &Request, plane: &Channel) -> Answe
             None => Response::error(400, "id= is the name of a flow, as /ringtap/v1/flows has it"),
         },
         (Some("counters"), "GET") => return Answer::Ask(Question::Counters),
-        (Some("flows"), "GET") => match request.parameter("from").unwrap_or("0").parse() {
-            Ok(from) => return Answer::Ask(Question::Flows { from }),
-            Err(_) => Response::error(400, "from= is the number that the page before gave as next"),
-        },
+        (Some("flows"), "GET") => {
+            let since = request.parameter("since").map(str::parse).transpose();
+            match (request.parameter("from").unwrap_or("0").parse(), since) {
+                (Ok(from), Ok(since)) => return Answer::Ask(Question::Flows { from, since }),
+                (Err(_), _) => Response::error(400, "from= is the number that the page before gave as next"),
+                (_, Err(_)) => Response::error(400, "since= is the number that a page before gave as at"),
+            }
+        }
         (Some("capture"), "POST") => match serde_json::from_slice::<Capture>(&request.body) {
             Ok(Capture { flow, snaplen }) => return Answer::Switch(ToPlane::Capture { flow, snaplen }),
             Err(e) => Response::error(400, &e.to_string()),

@@ -105,6 +105,7 @@ fn rootlesskits_routes_statuses_and_shapes() {
         ("GET /ringtap/v1/ports/1", 404),
         ("POST /ringtap/v1/flows", 405),
         ("GET /ringtap/v1/flows?from=x", 400),
+        ("GET /ringtap/v1/flows?from=0&since=-1", 400),
         ("DELETE /ringtap/v1/ports/1?connections=maybe", 400),
     ] {
         assert_eq!(b.say(line, "").0, status, "{line}");
@@ -148,14 +149,14 @@ fn questions_are_answered_in_order_when_the_plane_has_answered() {
     }
     b.heard();
     let mut counters = b.ask("GET /ringtap/v1/counters", "");
-    let mut flows = b.ask("GET /ringtap/v1/flows?from=7", "");
+    let mut flows = b.ask("GET /ringtap/v1/flows?from=7&since=5", "");
     let mut ports = b.ask("GET /ringtap/v1/ports", "");
     let mut one = b.ask("GET /ringtap/v1/ports/2", "");
     assert_eq!(
         b.heard(),
         [
             ToPlane::Counters,
-            ToPlane::Flows { from: 7 },
+            ToPlane::Flows { from: 7, since: Some(5) },
             ToPlane::Ports { after: PortId(0) },
             ToPlane::Ports { after: PortId(1) }
         ]
@@ -166,7 +167,7 @@ fn questions_are_answered_in_order_when_the_plane_has_answered() {
     let plane_counters = PlaneCounters { flows_opened: 3, buffers_held: 5, ..PlaneCounters::default() };
     let hear = |api: &mut Api, message| assert!(api.hear(Ok(message), &b.plane).is_none());
     hear(&mut b.api, FromPlane::Counters(Box::new(plane_counters)));
-    hear(&mut b.api, FromPlane::Flows(FlowPage { flows: Vec::new(), next: Some(9) }));
+    hear(&mut b.api, FromPlane::Flows(FlowPage { next: Some(9), ..FlowPage::default() }));
     hear(&mut b.api, page(&[seen(1, 10)], Some(PortId(1))));
     hear(&mut b.api, page(&[seen(2, 20)], None));
     // There was a second page to ask for.
@@ -178,7 +179,7 @@ fn questions_are_answered_in_order_when_the_plane_has_answered() {
     let said = body(&mut counters);
     assert_eq!((&said["flowsOpened"], &said["drops"]["ttlExceeded"]), (&3.into(), &0.into()));
     assert_eq!(said["buffersHeld"], 5);
-    assert_eq!(body(&mut flows), serde_json::json!({ "flows": [], "next": 9 }));
+    assert_eq!(body(&mut flows), serde_json::json!({ "flows": [], "still": [], "at": 0, "next": 9 }));
     let said = body(&mut ports);
     assert_eq!(
         (&said[0]["counters"]["accepted"], &said[1]["counters"]["accepted"]),

@@ -4,13 +4,14 @@ use super::{Door, RelayPorts, Relays};
 use crate::config::Dial;
 use crate::flow::{FlowId, Time};
 use crate::msg::detail::{Role, Showing};
-use crate::msg::query::{FLOW_PAGE, Path as Way, Protocol};
+use crate::msg::query::{Path as Way, Protocol, WALK_PAGE};
 use crate::msg::stats::PipeStats;
 use crate::msg::{FlowDetail, FlowRecord};
 use crate::plane::detail::{self, RELAYED};
 use crate::plane::queries::{self, canonical, gear, measured, millis};
 use crate::plane::relays::Listing;
 use crate::plane::tally::RelayStats;
+use crate::plane::watch::{Seen, print};
 use crate::relay::udp::Info;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,9 +20,31 @@ use std::time::Duration;
 const STREAMS: u64 = 6;
 const DATAGRAMS: u64 = 7;
 
+/// A relayed flow on its way to a page.
+pub(in crate::plane) enum Relayed<'a> {
+    Stream(Listing<'a>, Time),
+    Datagrams(&'a Relays, Info, Time),
+}
+
+impl Seen for Relayed<'_> {
+    fn print(&self) -> u64 {
+        match self {
+            Self::Stream(one, _) => print((one.id, one.bytes, one.held, one.gears, one.open, one.shown)),
+            Self::Datagrams(_, one, _) => print(one),
+        }
+    }
+
+    fn record(self) -> FlowRecord {
+        match self {
+            Self::Stream(one, now) => stream(&one, now),
+            Self::Datagrams(relays, one, now) => datagram(relays, &one, now),
+        }
+    }
+}
+
 impl RelayPorts {
     /// Live flows from place `from` on, with their places.
-    pub fn flows(&self, now: Time, from: u64) -> impl Iterator<Item = (u64, FlowRecord)> {
+    pub fn flows(&self, now: Time, from: u64) -> impl Iterator<Item = (u64, Relayed<'_>)> {
         let first = move |kind: u64| match from >> 32 {
             k if k < kind => 0,
             k if k == kind => usize::try_from(from & 0xffff_ffff).unwrap_or(usize::MAX),
@@ -30,16 +53,17 @@ impl RelayPorts {
         let relays = self.relays.iter();
         let streams = relays.clone().flat_map(move |relays| {
             let all = relays.tcp.list_from(first(STREAMS));
-            all.map(move |one| (STREAMS << 32 | one.id.index() as u64, stream(&one, now)))
+            all.map(move |one| (STREAMS << 32 | one.id.index() as u64, Relayed::Stream(one, now)))
         });
         let datagrams = relays.flat_map(move |relays| {
-            // In the order of their places, which is not that of the table; a page and the one behind it.
+            // In the order of their places, which is not that of the table; as many as a page looks at, and the one behind.
             let mappings = relays.udp.mappings().filter(|m| m.id.index() >= first(DATAGRAMS));
             let mut all: Vec<_> = mappings.collect();
             all.sort_unstable_by_key(|m| m.id.index());
-            all.truncate(FLOW_PAGE + 1);
-            all.into_iter()
-                .map(move |one| (DATAGRAMS << 32 | one.id.index() as u64, datagram(relays, &one, now)))
+            all.truncate(WALK_PAGE + 1);
+            all.into_iter().map(move |one| {
+                (DATAGRAMS << 32 | one.id.index() as u64, Relayed::Datagrams(relays, one, now))
+            })
         });
         streams.chain(datagrams)
     }
@@ -121,6 +145,7 @@ fn stream(one: &Listing<'_>, now: Time) -> FlowRecord {
         host_retransmits,
         rtt_us,
         host_rtt_us,
+        place: STREAMS << 32 | one.id.index() as u64,
         ..blank(format!("{:?}", one.id), Protocol::Tcp, now.since(one.opened), one.backend)
     }
 }
@@ -144,6 +169,7 @@ fn datagram(relays: &Relays, one: &Info, now: Time) -> FlowRecord {
         bytes_down: one.carried.bytes_down,
         packets_up: one.carried.packets_up,
         packets_down: one.carried.packets_down,
+        place: DATAGRAMS << 32 | one.id.index() as u64,
         ..blank(format!("{RELAYED}{:?}", one.id), Protocol::Udp, now.since(one.opened), guest)
     }
 }
@@ -151,6 +177,7 @@ fn datagram(relays: &Relays, one: &Info, now: Time) -> FlowRecord {
 fn blank(id: String, protocol: Protocol, age: Duration, guest: SocketAddr) -> FlowRecord {
     FlowRecord {
         id: id.to_lowercase(),
+        place: 0,
         protocol,
         path: Way::Relay,
         gears: None,
