@@ -82,6 +82,8 @@ pub struct Sock {
 pub struct Seen {
     /// The host's side.
     pub flow: Option<FlowId>,
+    /// That is a new one, whose SYN has not been heard yet.
+    new: bool,
     /// The number of the stack's SYN.
     pub iss: Option<u32>,
     /// The stack's next number, as far as heard.
@@ -362,7 +364,8 @@ impl World {
     /// Notes which connection a host socket belongs to.
     pub fn tie(&mut self, id: FlowId) {
         if let Some((guest, Some(remote))) = self.stack.flow(id).map(|f| (f.guest, f.remote)) {
-            self.seen.entry((guest, remote)).or_default().flow = Some(id);
+            let seen = self.seen.entry((guest, remote)).or_default();
+            (seen.flow, seen.new) = (Some(id), true);
         }
     }
 
@@ -464,8 +467,9 @@ impl World {
         let given = flow.and_then(|id| self.socks.get(&id)).map(|s| s.given);
         let seen = self.seen.entry(tuple).or_default();
         let syn = tcp.flags.has(Flags::SYN);
-        // Two connections of one instant have the same first number of ours (RFC 6528: by tuple and clock).
-        if syn && (seen.iss != Some(tcp.seq) || seen.first != Some(tcp.ack)) {
+        // Two connections of one instant have the same first number of ours (RFC 6528: by tuple and clock), and the guest may
+        // have begun both with the same of its own.
+        if syn && (seen.new || seen.iss != Some(tcp.seq) || seen.first != Some(tcp.ack)) {
             let ends = mem::take(&mut seen.ends);
             *seen = Seen { flow: seen.flow, ends, iss: Some(tcp.seq), ..Seen::default() };
         }
