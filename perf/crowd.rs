@@ -76,7 +76,7 @@ pub fn measure(bench: &Bench, report: &mut Report, round: u32) -> Result<(), Box
         // Either first in turn, in pairs of rounds that the order above does not follow. Connections are not made while
         // somebody watches: with those before and the idle ones they would be more than the guest has ports.
         for looks in [round % 4 < 2, round % 4 >= 2].into_iter().filter(|looks| idle > 0 || !looks) {
-            let watcher = if looks { Some(watch(bench)?) } else { None };
+            let watcher = watch(bench, looks)?;
             bulk(report, &|of| if looks { watched(of, idle) } else { row(of, idle) })?;
             drop(watcher);
         }
@@ -92,14 +92,16 @@ pub fn measure(bench: &Bench, report: &mut Report, round: u32) -> Result<(), Box
     Ok(())
 }
 
-/// Somebody who looks at all flows once a second, and is shown as many as a terminal has lines for.
-fn watch(bench: &Bench) -> Result<Running, Box<dyn Error>> {
+/// Somebody who looks at all flows once a second, and is shown as many as a terminal has lines for; or somebody who does
+/// nothing, so that the time before the figures and the processes beside them are the same.
+fn watch(bench: &Bench, looks: bool) -> Result<Running, Box<dyn Error>> {
     let program = bench.ringtap.to_str().ok_or("the path of ringtap is not UTF-8")?;
+    let (program, arguments) = match looks {
+        true => (program, &["flows", "--watch", "1", "--limit", "50"][..]),
+        false => ("sleep", &["infinity"][..]),
+    };
     let mut command = bench.lab.host().command_as_user(program)?;
-    let watcher = bench
-        .lab
-        .host()
-        .spawn(command.args(["flows", "--watch", "1", "--limit", "50"]).stdout(Stdio::null()))?;
+    let watcher = bench.lab.host().spawn(command.args(arguments).stdout(Stdio::null()))?;
     // The first looks are told everything.
     std::thread::sleep(Duration::from_secs(3));
     Ok(watcher)
@@ -127,13 +129,18 @@ pub fn still(bench: &Bench, report: &mut Report) -> Result<(), Box<dyn Error>> {
     std::thread::sleep(WATCH);
     let what = format!("wake-ups in {} s with {idle} idle connections", WATCH.as_secs());
     report.add(&what, "ringtap", (switches(&contender(&guest))? - count) as f64);
-    let watcher = watch(bench)?;
+    let watcher = watch(bench, true)?;
     let used = || cost::cpu(&guest) + cost::cpu_of(watcher.pid()).unwrap_or_default();
     let before = used();
     std::thread::sleep(WATCH);
-    let what = format!("CPU of a look at {idle} idle connections each second, watcher included, ms");
-    let each = (used() - before) / WATCH.as_secs_f64() * 1e3;
-    report.add(&what, "ringtap", each);
+    let what = format!(
+        "CPU that a look at {idle} idle connections each second takes, watcher included, % of the host's"
+    );
+    let cores = std::thread::available_parallelism()?.get() as f64;
+    let share = (used() - before) / WATCH.as_secs_f64() / cores * 1e2;
+    report.add(&what, "ringtap", share);
+    // Less than the throughput of two runs of the same differs by.
+    report.bar(&what, share, 1.0, true);
     drop(watcher);
     crowd.close(&guest)
 }

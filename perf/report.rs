@@ -127,13 +127,6 @@ impl Report {
                 let bound = if more_is_better { 0.8 } else { 1.2 };
                 self.bar(&format!("{name}: to beside none"), beside / alone, bound, !more_is_better);
             }
-            // Not to be measured: the medians of two sets of the same differ by as much.
-            let watched = crate::crowd::watched(of, idle);
-            let pair = (self.median(&watched, "ringtap"), self.median(&name, "ringtap"));
-            if let (Some(seen), Some(unseen)) = pair {
-                let bound = if more_is_better { 0.97 } else { 1.03 };
-                self.bar(&format!("{watched}: to unwatched"), seen / unseen, bound, !more_is_better);
-            }
         }
     }
 
