@@ -212,10 +212,10 @@ pub fn close_copies(fds: &[BorrowedFd<'_>]) {
 /// output. For the closure of [`spawn`] only, as [`close_copies`].
 pub fn keep_only(keep: BorrowedFd<'_>) {
     let keep = keep.as_raw_fd().unsigned_abs();
-    // SAFETY: as in `close_copies`: no owner in this process will use or close these numbers again.
-    unsafe {
-        libc::close_range(3, keep - 1, 0);
-        libc::close_range(keep + 1, libc::c_uint::MAX, 0);
+    for (first, last) in [(3, keep - 1), (keep + 1, libc::c_uint::MAX)] {
+        // musl has no function for it.
+        // SAFETY: as in `close_copies`: no owner in this process will use or close these numbers again.
+        unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     }
     if let Ok(null) = fs::File::options().read(true).write(true).open("/dev/null") {
         let _ = nix::unistd::dup2_stdin(&null);
