@@ -96,7 +96,9 @@ pub struct Seen {
     pub sent: u32,
     /// How far each of its segments went: which of them are of this connection, the first acknowledgement tells.
     ends: Vec<u32>,
-    /// Its payload is of a frame that does not follow the pattern.
+    /// What follows each of its SYNs that were sent since the stack's.
+    starts: Vec<u32>,
+    /// Its payload is of a frame that does not follow the pattern, or it is not known where it begins.
     pub tainted: bool,
 }
 
@@ -256,6 +258,9 @@ impl World {
         let salt = tuple.0.port();
         let start = tcp.seq.wrapping_add(u32::from(flags.has(Flags::SYN)));
         seen.tainted |= payload != pattern(salt, start, payload.len());
+        if flags.has(Flags::SYN) {
+            seen.starts.push(start);
+        }
     }
 
     pub fn event(&mut self, flow: FlowId, event: HostEvent) {
@@ -479,8 +484,15 @@ impl World {
             seen.next = end;
         }
         if tcp.flags.has(Flags::ACK) {
-            if syn || seen.first.is_none() {
+            if syn {
                 seen.first = Some(tcp.ack);
+            } else if seen.first.is_none() {
+                // The answer to the guest's SYN may acknowledge what came with it, and after it. Of several SYNs it is not
+                // known which was taken.
+                let fits = |start: &&u32| tcp.ack.wrapping_sub(**start) < WINDOW;
+                let start = seen.starts.iter().find(fits).copied().unwrap_or(tcp.ack);
+                seen.tainted |= seen.starts.iter().filter(fits).any(|other| *other != start);
+                seen.first = Some(start);
             }
             if let Some(before) = seen.acked {
                 assert!(
