@@ -170,14 +170,14 @@ pub struct PortPage {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::msg::{Channel, FromPlane};
 
-    #[test]
-    fn a_page_of_the_longest_records_fits_a_message() {
+    /// A record that takes as much room as one may.
+    pub fn longest() -> FlowRecord {
         let end: SocketAddr = "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535".parse().unwrap();
-        let record = FlowRecord {
+        FlowRecord {
             id: "injected:4294967295.4194303".into(),
             place: u64::MAX,
             protocol: Protocol::Tcp,
@@ -200,9 +200,13 @@ mod tests {
             host_rtt_us: Some(u64::MAX),
             buffered_up: u64::MAX,
             buffered_down: u64::MAX,
-        };
+        }
+    }
+
+    #[test]
+    fn a_page_of_the_longest_records_fits_a_message() {
         let page = FromPlane::Flows(FlowPage {
-            flows: vec![record; FLOW_PAGE],
+            flows: vec![longest(); FLOW_PAGE],
             still: vec![(u64::MAX, u64::MAX); RUNS_PAGE],
             at: u64::MAX,
             next: Some(u64::MAX),

@@ -116,7 +116,7 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::flows::filter::tests::row;
+    use crate::msg::query::tests::longest;
     use std::collections::BTreeMap;
     use std::time::Duration;
 
@@ -130,7 +130,7 @@ mod tests {
         }
 
         fn record(self) -> FlowRecord {
-            FlowRecord { place: self.0, ..row("tcp:0.0", "10.0.2.100:1", "192.0.2.1:80", self.1).flow }
+            FlowRecord { place: self.0, ..longest() }
         }
     }
 
